@@ -1,0 +1,38 @@
+"""Devices, array modules and kernels. The only package that imports CuPy and Numba, and only when needed."""
+
+from minialex.backend.blas import matmul
+from minialex.backend.device import (
+    Array,
+    array_module,
+    canonical_device,
+    device_of,
+    parse_device,
+    require_device,
+    to_device,
+    to_numpy,
+)
+from minialex.backend.kernel import DTypeError, Kernel, VariantError, forced_variant, jit, per_image, use_variant
+from minialex.backend.sources import cuda_source_dir
+from minialex.backend.threads import for_ranges, num_threads
+
+__all__ = [
+    "Array",
+    "DTypeError",
+    "Kernel",
+    "VariantError",
+    "array_module",
+    "canonical_device",
+    "cuda_source_dir",
+    "device_of",
+    "for_ranges",
+    "forced_variant",
+    "jit",
+    "matmul",
+    "num_threads",
+    "parse_device",
+    "per_image",
+    "require_device",
+    "to_device",
+    "to_numpy",
+    "use_variant",
+]

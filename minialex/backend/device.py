@@ -1,0 +1,105 @@
+"""Device strings, and the array module (NumPy or CuPy) that belongs to each."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from minialex.errors import DeviceError
+
+# CuPy arrays and NumPy arrays share the part of the interface that the engine uses.
+Array = Any
+
+DEVICE_FORMS = "'cpu', 'cuda', 'cuda:N' or 'cuda-emulated'"
+
+
+def parse_device(device: str) -> tuple[str, int]:
+    """(kind, number) of a device string: 'cpu' -> ('cpu', 0), 'cuda:1' -> ('cuda', 1).
+
+    Raises: DeviceError for anything but 'cpu', 'cuda', 'cuda:N' and 'cuda-emulated'.
+    """
+    if device in ("cpu", "cuda", "cuda-emulated"):
+        return device, 0
+    kind, _, number = str(device).partition(":")
+    if kind == "cuda" and number.isdecimal():
+        return kind, int(number)
+    raise DeviceError(f"unknown device {device!r}: expected {DEVICE_FORMS}")
+
+
+def canonical_device(device: str) -> str:
+    """One spelling a device: 'cuda' is 'cuda:0'."""
+    kind, number = parse_device(device)
+    return f"cuda:{number}" if kind == "cuda" else kind
+
+
+def require_device(device: str) -> str:
+    """The canonical name of a device that can be used now.
+
+    Raises: DeviceError saying what is missing and how to get it; never another device instead.
+    """
+    kind, number = parse_device(device)
+    if kind == "cuda-emulated":
+        raise DeviceError(
+            "device 'cuda-emulated': the emulator of CUDA kernels is not part of this version; use 'cpu'"
+        )
+    if kind == "cuda":
+        count = _cuda_device_count(device)
+        if number >= count:
+            raise DeviceError(f"device {device!r}: this machine has {count} CUDA device(s), numbered from 0")
+    return canonical_device(device)
+
+
+def _cuda_device_count(device: str) -> int:
+    if importlib.util.find_spec("cupy") is None:
+        raise DeviceError(
+            f"device {device!r} needs CuPy, which is not installed: pip install 'minialex[cuda13]' "
+            "(or cuda12, to match your driver), or use --device cpu"
+        )
+    try:
+        cupy = importlib.import_module("cupy")
+        count = int(cupy.cuda.runtime.getDeviceCount())
+    except Exception as error:  # CuPy raises its own kinds, which cannot be named without importing it.
+        raise DeviceError(
+            f"device {device!r}: CuPy is installed but finds no usable GPU or driver "
+            f"({type(error).__name__}: {error}); run nvidia-smi to see the driver, or use --device cpu"
+        ) from error
+    if count == 0:
+        raise DeviceError(f"device {device!r}: the driver reports no CUDA device; use --device cpu")
+    return count
+
+
+def array_module(array: Array) -> ModuleType:
+    """The module whose functions work on this array: numpy, or cupy for an array on a GPU."""
+    if isinstance(array, (np.ndarray, np.generic)):  # NumPy gives scalars where arrays of no axes are meant.
+        return np
+    return importlib.import_module("cupy")
+
+
+def device_of(array: Array) -> str:
+    """The canonical name of the device an array lives on."""
+    return "cpu" if isinstance(array, (np.ndarray, np.generic)) else f"cuda:{array.device.id}"
+
+
+def to_device(array: Array, device: str) -> Array:
+    """The array on `device`: itself if it is there, else a copy.
+
+    Raises: DeviceError if the device cannot be used.
+    """
+    target = canonical_device(device)
+    if device_of(array) == target:
+        return array
+    require_device(target)
+    if target == "cpu":
+        return array.get()
+    cupy = importlib.import_module("cupy")
+    with cupy.cuda.Device(parse_device(target)[1]):
+        return cupy.asarray(array)
+
+
+def to_numpy(array: Array) -> np.ndarray[Any, np.dtype[Any]]:
+    """The array in host memory: itself on the CPU, a copy from a GPU."""
+    return array if isinstance(array, np.ndarray) else np.asarray(array.get())

@@ -1,0 +1,159 @@
+"""Kernel: one computation on arrays, with a variant for each way to run it."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import numpy as np
+
+from minialex.backend.device import Array, array_module
+from minialex.backend.threads import for_ranges
+
+VARIANTS = ("reference", "array", "numba", "cuda")
+
+# The first that a kernel has is taken. Scalar loops cannot reach into the memory of a GPU.
+PREFERENCE = {"cpu": ("numba", "array", "reference"), "cuda": ("cuda", "array")}
+
+FLOAT_DTYPES = ("float32", "float64")
+
+_forced: ContextVar[str | None] = ContextVar("minialex_forced_variant", default=None)
+
+
+class DTypeError(TypeError):
+    """Element types that an operation does not take, or that differ where they must agree."""
+
+
+class VariantError(LookupError):
+    """A variant was forced that a kernel does not have, or that cannot run on the array's device."""
+
+
+@contextmanager
+def use_variant(name: str) -> Iterator[None]:
+    """Inside, every kernel runs its variant `name` ("reference", "array", "numba" or "cuda").
+
+    Raises: VariantError at once for an unknown name, and when a kernel without that variant is called.
+    """
+    if name not in VARIANTS:
+        raise VariantError(f"unknown kernel variant {name!r}: expected one of {', '.join(VARIANTS)}")
+    token = _forced.set(name)
+    try:
+        yield
+    finally:
+        _forced.reset(token)
+
+
+def forced_variant() -> str | None:
+    """The variant that the innermost `use_variant` asks for, or None."""
+    return _forced.get()
+
+
+class Compiled:
+    """A plain function of scalars and loops that Numba compiles at its first call, without the GIL."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        functools.update_wrapper(self, function)
+        self.function = function
+        self._dispatcher: Callable[..., Any] | None = None
+        self._lock = threading.Lock()
+
+    def __call__(self, *args: Any) -> Any:
+        if self._dispatcher is None:
+            with self._lock:
+                self._dispatcher = self._dispatcher or self._compile()
+        return self._dispatcher(*args)
+
+    def _compile(self) -> Callable[..., Any]:
+        numba = importlib.import_module("numba")
+        # error_model="numpy": a division by zero gives an infinity, as in every other variant.
+        options = {"nogil": True, "error_model": "numpy"}
+        try:
+            return numba.njit(cache=True, **options)(self.function)  # type: ignore[no-any-return]
+        except RuntimeError:  # No folder to keep compiled code in: compile anew in every process.
+            return numba.njit(**options)(self.function)  # type: ignore[no-any-return]
+
+
+def jit(function: Callable[..., Any]) -> Compiled:
+    """Mark a function for compilation at its first call. Numba is not imported before that."""
+    return Compiled(function)
+
+
+def per_image(compiled: Compiled, arrays: int) -> Callable[..., Any]:
+    """The compiled function on threads, each with its share of the images.
+
+    Args: arrays: how many leading arguments are arrays with the images along their first axis.
+    """
+
+    @functools.wraps(compiled)
+    def run(*args: Any) -> None:
+        batched, rest = args[:arrays], args[arrays:]
+        for_ranges(len(batched[0]), lambda start, stop: compiled(*(a[start:stop] for a in batched), *rest))
+
+    return run
+
+
+class Kernel:
+    """One computation under one signature, in up to four variants that agree.
+
+    Args: name: for messages; reference: plain loops over scalars, the specification; array: vectorised,
+          for NumPy and CuPy; numba: for the CPU, compiled at first use; cuda: for a GPU.
+
+    Every variant takes the same arguments in the same order and writes into the arrays that the caller
+    gives as outputs. Floating arrays must share one dtype, float32 or float64.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        reference: Callable[..., Any],
+        array: Callable[..., Any],
+        numba: Callable[..., Any] | None = None,
+        cuda: Callable[..., Any] | None = None,
+    ) -> None:
+        self.name = name
+        given = {"reference": reference, "array": array, "numba": numba, "cuda": cuda}
+        self.variants = {key: function for key, function in given.items() if function is not None}
+
+    def __repr__(self) -> str:
+        return f"Kernel({self.name!r}, variants={list(self.variants)})"
+
+    def __call__(self, *args: Any) -> Any:
+        arrays = [a for a in args if hasattr(a, "dtype") and hasattr(a, "shape")]
+        self._check_dtypes(arrays)
+        name = self.select("cpu" if all(isinstance(a, np.ndarray) for a in arrays) else "cuda")
+        if name == "numba":
+            # One memory layout a kernel: each further layout would be compiled anew.
+            args = tuple(_contiguous(a) if isinstance(a, np.ndarray) else a for a in args)
+        return self.variants[name](*args)
+
+    def select(self, kind: str) -> str:
+        """The name of the variant that runs on device kind "cpu" or "cuda".
+
+        Raises: VariantError if a forced variant is missing or cannot run there.
+        """
+        forced = _forced.get()
+        if forced is None:
+            return next(name for name in PREFERENCE[kind] if name in self.variants)
+        if forced not in self.variants:
+            raise VariantError(f"{self.name} has no variant {forced!r}; it has {', '.join(self.variants)}")
+        if forced not in PREFERENCE[kind]:
+            raise VariantError(f"{self.name}: variant {forced!r} does not run on arrays of device {kind!r}")
+        return forced
+
+    def _check_dtypes(self, arrays: list[Array]) -> None:
+        floating = {str(a.dtype) for a in arrays if a.dtype.kind not in "iub"}
+        if len(floating) > 1:
+            raise DTypeError(f"{self.name}: arrays must share one dtype, got {' and '.join(sorted(floating))}")
+        for dtype in floating - set(FLOAT_DTYPES):
+            raise DTypeError(f"{self.name}: dtype {dtype} is not supported; expected {' or '.join(FLOAT_DTYPES)}")
+
+
+def _contiguous(array: Array) -> Array:
+    """The array itself if it is C-contiguous, else a copy that is (for an input: outputs are made contiguous)."""
+    return array if array.flags.c_contiguous else array_module(array).ascontiguousarray(array)

@@ -1,0 +1,107 @@
+"""One step of Adam.
+
+All arrays are one-dimensional, contiguous and of one dtype; weight, mean and square are overwritten. Scalars are
+brought to the arrays' dtype first, so that every variant rounds alike.
+"""
+
+from __future__ import annotations
+
+import math
+
+from minialex.backend import Array, Kernel, array_module, jit
+from minialex.kernels.sgd import in_parts
+
+__all__ = ["adam"]
+
+
+def adam_reference(
+    weight: Array,
+    grad: Array,
+    mean: Array,
+    square: Array,
+    step: int,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+) -> None:
+    """Divide the running mean of the gradient by the root of the running mean of its square.
+
+        g = grad + weight_decay * weight
+        mean = mean + (1 - beta1) * (g - mean);  square = beta2 * square + (1 - beta2) * g**2
+        weight -= lr / (1 - beta1**step) * mean / (sqrt(square) / sqrt(1 - beta2**step) + eps)
+
+    Shapes: weight, grad, mean, square (M,).
+    Args:   step: which step of this weight, from 1; lr: step length; beta1, beta2: how much of the running
+            means is kept; eps: keeps the divisor from zero; weight_decay: L2 penalty.
+    Source: Kingma, Ba 2015, with PyTorch's order of rounding.
+    """
+    to_dtype = weight.dtype.type
+    rate, root = to_dtype(lr / (1.0 - beta1**step)), to_dtype(math.sqrt(1.0 - beta2**step))
+    fresh1, kept2, fresh2 = to_dtype(1.0 - beta1), to_dtype(beta2), to_dtype(1.0 - beta2)
+    tiny, decay = to_dtype(eps), to_dtype(weight_decay)
+    for i in range(weight.size):
+        g = grad[i] + decay * weight[i]
+        mean[i] += fresh1 * (g - mean[i])
+        square[i] = kept2 * square[i] + fresh2 * (g * g)
+        weight[i] -= rate * mean[i] / (to_dtype(math.sqrt(square[i])) / root + tiny)
+
+
+def adam_array(
+    weight: Array,
+    grad: Array,
+    mean: Array,
+    square: Array,
+    step: int,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+) -> None:
+    """The same on whole arrays, with two temporaries."""
+    g = weight * weight_decay
+    g += grad
+    change = g - mean
+    change *= 1.0 - beta1
+    mean += change
+    g *= g
+    g *= 1.0 - beta2
+    square *= beta2
+    square += g
+    array_module(weight).sqrt(square, out=g)
+    g /= math.sqrt(1.0 - beta2**step)
+    g += eps
+    change[...] = mean
+    change *= lr / (1.0 - beta1**step)
+    change /= g
+    weight -= change
+
+
+_compiled = jit(adam_reference)
+
+
+def adam_numba(
+    weight: Array,
+    grad: Array,
+    mean: Array,
+    square: Array,
+    step: int,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+) -> None:
+    """The reference, compiled, on a part of the weights for each thread."""
+    scalars = (step, lr, beta1, beta2, eps, weight_decay)
+
+    def work(start: int, stop: int) -> None:
+        part = slice(start, stop)
+        _compiled(weight[part], grad[part], mean[part], square[part], *scalars)
+
+    in_parts(weight.size, work)
+
+
+adam = Kernel("adam", reference=adam_reference, array=adam_array, numba=adam_numba)

@@ -1,0 +1,165 @@
+"""im2col lays every window of a picture out as a column; col2im adds columns back to where they came from.
+
+A convolution is then one matrix product: (F, C*KH*KW) @ (C*KH*KW, OH*OW). col2im is the transpose of im2col,
+not its inverse: a pixel that k windows share gets k contributions.
+
+Both work on the output rows first_row, first_row + 1, ... that `columns` has room for, so that a large picture
+can be done in strips.
+"""
+
+from __future__ import annotations
+
+from minialex.backend import Array, Kernel, jit, per_image
+from minialex.shapes import Padding, Pair
+
+
+def im2col_reference(
+    x: Array, columns: Array, stride: Pair, padding: Padding, dilation: Pair, first_row: int
+) -> None:
+    """columns[n, c, i, j, p, q] = x[n, c, row, col], or 0 in the padding.
+
+    Shapes: x (N, C, H, W); columns (N, C, KH, KW, OH, OW), written.
+    """
+    N, C, H, W = x.shape
+    _, _, KH, KW, OH, OW = columns.shape
+    for n in range(N):
+        for c in range(C):
+            for i in range(KH):
+                for j in range(KW):
+                    for p in range(OH):
+                        for q in range(OW):
+                            row = (first_row + p) * stride[0] - padding[0][0] + i * dilation[0]
+                            col = q * stride[1] - padding[1][0] + j * dilation[1]
+                            if 0 <= row < H and 0 <= col < W:
+                                columns[n, c, i, j, p, q] = x[n, c, row, col]
+                            else:
+                                columns[n, c, i, j, p, q] = 0.0
+
+
+def col2im_reference(
+    columns: Array, dx: Array, stride: Pair, padding: Padding, dilation: Pair, first_row: int
+) -> None:
+    """dx[n, c, row, col] += columns[n, c, i, j, p, q] for every window cell that lies on the picture.
+
+    Shapes: columns (N, C, KH, KW, OH, OW); dx (N, C, H, W), added to.
+    """
+    _, _, H, W = dx.shape
+    N, C, KH, KW, OH, OW = columns.shape
+    for n in range(N):
+        for c in range(C):
+            for i in range(KH):
+                for j in range(KW):
+                    for p in range(OH):
+                        for q in range(OW):
+                            row = (first_row + p) * stride[0] - padding[0][0] + i * dilation[0]
+                            col = q * stride[1] - padding[1][0] + j * dilation[1]
+                            if 0 <= row < H and 0 <= col < W:
+                                dx[n, c, row, col] += columns[n, c, i, j, p, q]
+
+
+def im2col_array(
+    x: Array, columns: Array, stride: Pair, padding: Padding, dilation: Pair, first_row: int
+) -> None:
+    """One strided copy for each of the window's cells."""
+    _, _, KH, KW, OH, OW = columns.shape
+    for i in range(KH):
+        for j in range(KW):
+            source, target = _overlap(x.shape, (i, j), (OH, OW), stride, padding, dilation, first_row)
+            columns[:, :, i, j] = 0
+            columns[:, :, i, j][target] = x[source]
+
+
+def col2im_array(
+    columns: Array, dx: Array, stride: Pair, padding: Padding, dilation: Pair, first_row: int
+) -> None:
+    """One strided addition for each of the window's cells."""
+    _, _, KH, KW, OH, OW = columns.shape
+    for i in range(KH):
+        for j in range(KW):
+            source, target = _overlap(dx.shape, (i, j), (OH, OW), stride, padding, dilation, first_row)
+            dx[source] += columns[:, :, i, j][target]
+
+
+def _overlap(
+    shape: tuple[int, ...],
+    cell: Pair,
+    output: Pair,
+    stride: Pair,
+    padding: Padding,
+    dilation: Pair,
+    first_row: int,
+) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Slices of the picture that one window cell sees, and of the output positions that see them."""
+    source: list[slice] = [slice(None), slice(None)]
+    target: list[slice] = [slice(None), slice(None)]
+    for axis in range(2):
+        first = first_row if axis == 0 else 0
+        offset = first * stride[axis] - padding[axis][0] + cell[axis] * dilation[axis]
+        start = max(0, -(offset // stride[axis]))  # The first position at or after pixel 0.
+        stop = max(start, min(output[axis], -((offset - shape[2 + axis]) // stride[axis])))
+        begin = offset + start * stride[axis]
+        source.append(slice(begin, begin + (stop - start) * stride[axis], stride[axis]) if stop > start else slice(0))
+        target.append(slice(start, stop))
+    return tuple(source), tuple(target)
+
+
+def im2col_rows(
+    x: Array, columns: Array, stride: Pair, padding: Padding, dilation: Pair, first_row: int
+) -> None:
+    """A row at a time: where the picture begins and ends is worked out once for all columns of the row."""
+    N, C, H, W = x.shape
+    _, _, KH, KW, OH, OW = columns.shape
+    for n in range(N):
+        for c in range(C):
+            for i in range(KH):
+                for j in range(KW):
+                    offset = j * dilation[1] - padding[1][0]
+                    start = min(max(0, -(offset // stride[1])), OW)
+                    stop = max(start, min(OW, -((offset - W) // stride[1])))
+                    for p in range(OH):
+                        row = (first_row + p) * stride[0] - padding[0][0] + i * dilation[0]
+                        if row < 0 or row >= H:
+                            for q in range(OW):
+                                columns[n, c, i, j, p, q] = 0.0
+                            continue
+                        for q in range(start):
+                            columns[n, c, i, j, p, q] = 0.0
+                        for q in range(start, stop):
+                            columns[n, c, i, j, p, q] = x[n, c, row, offset + q * stride[1]]
+                        for q in range(stop, OW):
+                            columns[n, c, i, j, p, q] = 0.0
+
+
+def col2im_rows(
+    columns: Array, dx: Array, stride: Pair, padding: Padding, dilation: Pair, first_row: int
+) -> None:
+    """The same rows, added back."""
+    _, _, H, W = dx.shape
+    N, C, KH, KW, OH, OW = columns.shape
+    for n in range(N):
+        for c in range(C):
+            for i in range(KH):
+                for j in range(KW):
+                    offset = j * dilation[1] - padding[1][0]
+                    start = min(max(0, -(offset // stride[1])), OW)
+                    stop = max(start, min(OW, -((offset - W) // stride[1])))
+                    for p in range(OH):
+                        row = (first_row + p) * stride[0] - padding[0][0] + i * dilation[0]
+                        if 0 <= row < H:
+                            for q in range(start, stop):
+                                dx[n, c, row, offset + q * stride[1]] += columns[n, c, i, j, p, q]
+
+
+im2col = Kernel(
+    "im2col",
+    reference=im2col_reference,
+    array=im2col_array,
+    numba=per_image(jit(im2col_rows), arrays=2),
+)
+
+col2im = Kernel(
+    "col2im",
+    reference=col2im_reference,
+    array=col2im_array,
+    numba=per_image(jit(col2im_rows), arrays=2),
+)

@@ -1,0 +1,111 @@
+"""Softmax, log-softmax and cross-entropy over the rows of a matrix, shifted by the row's largest entry."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minialex.backend import Array, Kernel, array_module, jit, per_image
+
+
+def softmax_reference(x: Array, y: Array) -> None:
+    """y[n, k] = exp(x[n, k] - m) / sum over j of exp(x[n, j] - m), m the largest of row n.
+
+    Shapes: x (N, K); y the same, written.
+    """
+    N, K = x.shape
+    for n in range(N):
+        largest = x[n, 0]
+        for k in range(1, K):
+            if x[n, k] > largest:
+                largest = x[n, k]
+        total = 0.0
+        for k in range(K):
+            y[n, k] = np.exp(x[n, k] - largest)
+            total = total + y[n, k]
+        for k in range(K):
+            y[n, k] = y[n, k] / total
+
+
+def softmax_backward_reference(dy: Array, y: Array, dx: Array) -> None:
+    """dx[n, k] = y[n, k] * (dy[n, k] - sum over j of dy[n, j] * y[n, j]). Shapes: all (N, K); dx written."""
+    N, K = dy.shape
+    for n in range(N):
+        total = 0.0
+        for k in range(K):
+            total = total + dy[n, k] * y[n, k]
+        for k in range(K):
+            dx[n, k] = y[n, k] * (dy[n, k] - total)
+
+
+def log_softmax_reference(x: Array, y: Array) -> None:
+    """y[n, k] = x[n, k] - m - log(sum over j of exp(x[n, j] - m)). Shapes: x (N, K); y the same, written."""
+    N, K = x.shape
+    for n in range(N):
+        largest = x[n, 0]
+        for k in range(1, K):
+            if x[n, k] > largest:
+                largest = x[n, k]
+        total = 0.0
+        for k in range(K):
+            y[n, k] = x[n, k] - largest
+            total = total + np.exp(y[n, k])
+        log_total = np.log(total)
+        for k in range(K):
+            y[n, k] = y[n, k] - log_total
+
+
+def log_softmax_backward_reference(dy: Array, y: Array, dx: Array) -> None:
+    """dx[n, k] = dy[n, k] - exp(y[n, k]) * sum over j of dy[n, j]. Shapes: all (N, K); dx written."""
+    N, K = dy.shape
+    for n in range(N):
+        total = 0.0
+        for k in range(K):
+            total = total + dy[n, k]
+        for k in range(K):
+            dx[n, k] = dy[n, k] - np.exp(y[n, k]) * total
+
+
+def softmax_array(x: Array, y: Array) -> None:
+    """As the reference."""
+    y[...] = array_module(x).exp(x - x.max(axis=1, keepdims=True))
+    y /= y.sum(axis=1, keepdims=True)
+
+
+def softmax_backward_array(dy: Array, y: Array, dx: Array) -> None:
+    """As the reference."""
+    dx[...] = y * (dy - (dy * y).sum(axis=1, keepdims=True))
+
+
+def log_softmax_array(x: Array, y: Array) -> None:
+    """As the reference."""
+    xp = array_module(x)
+    y[...] = x - x.max(axis=1, keepdims=True)
+    y -= xp.log(xp.exp(y).sum(axis=1, keepdims=True))
+
+
+def log_softmax_backward_array(dy: Array, y: Array, dx: Array) -> None:
+    """As the reference."""
+    dx[...] = dy - array_module(dy).exp(y) * dy.sum(axis=1, keepdims=True)
+
+
+softmax_forward = Kernel(
+    "softmax_forward", reference=softmax_reference, array=softmax_array, numba=per_image(jit(softmax_reference), 2)
+)
+softmax_backward = Kernel(
+    "softmax_backward",
+    reference=softmax_backward_reference,
+    array=softmax_backward_array,
+    numba=per_image(jit(softmax_backward_reference), 3),
+)
+log_softmax_forward = Kernel(
+    "log_softmax_forward",
+    reference=log_softmax_reference,
+    array=log_softmax_array,
+    numba=per_image(jit(log_softmax_reference), 2),
+)
+log_softmax_backward = Kernel(
+    "log_softmax_backward",
+    reference=log_softmax_backward_reference,
+    array=log_softmax_backward_array,
+    numba=per_image(jit(log_softmax_backward_reference), 3),
+)

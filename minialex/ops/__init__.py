@@ -1,0 +1,58 @@
+"""Operations on Tensors: a file for each, with the Op class and the function that users call."""
+
+from minialex.ops.activations import ReluOp, SigmoidOp, TanhOp, relu, sigmoid, tanh
+from minialex.ops.basic import exp, flatten, log, matmul, mean, reshape, sum, transpose
+from minialex.ops.concatenation import ConcatenateOp, concatenate
+from minialex.ops.convolution import Conv2dOp, conv2d
+from minialex.ops.cross_entropy import CrossEntropyOp, cross_entropy
+from minialex.ops.dropout import DropoutOp, dropout
+from minialex.ops.linear import LinearOp, linear
+from minialex.ops.local_response_norm import LocalResponseNormOp, local_response_norm
+from minialex.ops.pooling import (
+    AdaptiveAvgPool2dOp,
+    AvgPool2dOp,
+    MaxPool2dOp,
+    adaptive_avg_pool2d,
+    avg_pool2d,
+    max_pool2d,
+)
+from minialex.ops.softmax import LogSoftmaxOp, SoftmaxOp, log_softmax, softmax
+
+__all__ = [
+    "AdaptiveAvgPool2dOp",
+    "AvgPool2dOp",
+    "ConcatenateOp",
+    "Conv2dOp",
+    "CrossEntropyOp",
+    "DropoutOp",
+    "LinearOp",
+    "LocalResponseNormOp",
+    "LogSoftmaxOp",
+    "MaxPool2dOp",
+    "ReluOp",
+    "SigmoidOp",
+    "SoftmaxOp",
+    "TanhOp",
+    "adaptive_avg_pool2d",
+    "avg_pool2d",
+    "concatenate",
+    "conv2d",
+    "cross_entropy",
+    "dropout",
+    "exp",
+    "flatten",
+    "linear",
+    "local_response_norm",
+    "log",
+    "log_softmax",
+    "matmul",
+    "max_pool2d",
+    "mean",
+    "relu",
+    "reshape",
+    "sigmoid",
+    "softmax",
+    "sum",
+    "tanh",
+    "transpose",
+]

@@ -1,0 +1,118 @@
+"""Two-dimensional convolution."""
+
+from __future__ import annotations
+
+from minialex.backend import Array, array_module
+from minialex.cost import Cost
+from minialex.kernels.convolution import conv2d_backward_input, conv2d_backward_weight, conv2d_forward
+from minialex.shapes import (
+    IntOrPair,
+    PaddingLike,
+    Shape,
+    ShapeError,
+    as_int,
+    conv_output_size,
+    numel,
+    padding_pairs,
+    pair,
+    require_ndim,
+)
+from minialex.tensor import Gradients, Op, Tensor, as_tensor
+
+
+class Conv2dOp(Op):
+    """Slide F filters over a picture; each output pixel is one filter's dot product with its window.
+
+        y[n, f, p, q] = bias[f] + sum over c, i, j of
+                        x[n, c, p*SH - top + i*DH, q*SW - left + j*DW] * weight[f, c, i, j]
+
+    Shapes: x (N, C, H, W), weight (F, C/groups, KH, KW), bias (F,) or absent -> y (N, F, OH, OW) with
+            OH = floor((H + top + bottom - DH*(KH-1) - 1) / SH) + 1, and OW alike.
+    Args:   stride, dilation: pixels, an int or (vertical, horizontal); padding: zeros around the picture,
+            p, (ph, pw) or ((top, bottom), (left, right)); groups: filters and channels are split into this
+            many parts, and each part of the filters sees its part of the channels only.
+    Raises: ShapeError if channels, groups or bias do not fit, or no window fits into the picture.
+    Source: LeCun et al. 1989; groups: Krizhevsky, Sutskever, Hinton 2012, section 3.2.
+    """
+
+    def __init__(
+        self,
+        stride: IntOrPair = 1,
+        padding: PaddingLike = 0,
+        dilation: IntOrPair = 1,
+        groups: int = 1,
+    ) -> None:
+        self.stride = pair(stride, "conv2d: stride")
+        self.padding = padding_pairs(padding, "conv2d: padding")
+        self.dilation = pair(dilation, "conv2d: dilation")
+        self.groups = as_int(groups, "conv2d: groups")
+
+    def shape(self, x: Shape, weight: Shape, bias: Shape | None = None) -> Shape:
+        require_ndim("conv2d", "x", x, 4, "(N, C, H, W)")
+        require_ndim("conv2d", "weight", weight, 4, "(F, C/groups, KH, KW)")
+        C, F, G = x[1], weight[0], self.groups
+        if G < 1 or C % G or F % G:
+            raise ShapeError(f"conv2d: groups={G} must divide C={C} channels and F={F} filters")
+        if weight[1] * G != C:
+            per_group = f" in each of {G} groups" if G > 1 else ""
+            raise ShapeError(
+                f"conv2d: x has C={C} but weight expects C={weight[1]}{per_group}; x {x}, weight {weight}"
+            )
+        if bias is not None and bias != (F,):
+            raise ShapeError(f"conv2d: bias has shape {bias}, expected ({F},) for F={F} filters")
+        if min(weight) < 1:
+            raise ShapeError(f"conv2d: weight has an axis of no extent: {weight}")
+        output = []
+        for axis, letter in enumerate("HW"):
+            size, kernel, pads = x[2 + axis], weight[2 + axis], self.padding[axis]
+            count = conv_output_size(size, kernel, self.stride[axis], pads, self.dilation[axis])
+            if count < 1:
+                raise ShapeError(
+                    f"conv2d: no window fits: {letter}={size} with padding {pads} is shorter than the "
+                    f"kernel, {self.dilation[axis] * (kernel - 1) + 1} pixels; x {x}, weight {weight}"
+                )
+            output.append(count)
+        return (x[0], F, *output)
+
+    def cost(self, x: Shape, weight: Shape, bias: Shape | None = None, itemsize: int = 4) -> Cost:
+        y = self.shape(x, weight, bias)
+        return Cost.of(2 * numel(y) * numel(weight[1:]), x, weight, bias or (0,), y, itemsize=itemsize)
+
+    def forward(self, x: Array, weight: Array, bias: Array | None = None) -> Array:
+        self.save(x if self.needs[1] else None, weight if self.needs[0] else None)
+        output = self.shape(x.shape, weight.shape, bias.shape if bias is not None else None)
+        y = array_module(x).empty(output, dtype=x.dtype)
+        conv2d_forward(x, weight, bias, y, self.stride, self.padding, self.dilation, self.groups)
+        return y
+
+    def backward(self, dy: Array) -> Gradients:
+        x, weight = self.saved
+        empty = array_module(dy).empty
+        geometry = (self.stride, self.padding, self.dilation, self.groups)
+        dx = dweight = None
+        if self.needs[0]:
+            dx = empty(self.input_shapes[0], dtype=dy.dtype)
+            conv2d_backward_input(dy, weight, dx, *geometry)
+        if self.needs[1]:
+            dweight = empty(self.input_shapes[1], dtype=dy.dtype)
+            conv2d_backward_weight(dy, x, dweight, *geometry)
+        if len(self.needs) < 3:
+            return dx, dweight
+        return dx, dweight, dy.sum(axis=(0, 2, 3)) if self.needs[2] else None
+
+
+def conv2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: IntOrPair = 1,
+    padding: PaddingLike = 0,
+    dilation: IntOrPair = 1,
+    groups: int = 1,
+) -> Tensor:
+    """Convolve pictures x (N, C, H, W) with filters `weight` (F, C/groups, KH, KW); see Conv2dOp.
+
+    Padding may differ by side: conv2d(x, w, b, stride=4, padding=((1, 2), (1, 2))).
+    """
+    inputs = [as_tensor(x), as_tensor(weight)] + ([] if bias is None else [as_tensor(bias)])
+    return Conv2dOp(stride, padding, dilation, groups)(*inputs)
