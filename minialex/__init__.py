@@ -4,15 +4,55 @@ import minialex as mx
 from minialex import nn, ops, optim, models
 """
 
+from typing import Any
+
 from minialex.backend import DTypeError, use_variant
+from minialex.errors import (
+    CheckpointError,
+    DataError,
+    DeviceError,
+    MinialexError,
+    NumericalError,
+    OutputError,
+    UsageError,
+)
+from minialex.gradient_check import GradcheckError, gradcheck
 from minialex.rng import manual_seed, random_scope
 from minialex.shapes import ShapeError
-from minialex.tensor import (
-    GraphError,
-    Op,
-    Tensor,
-    anomaly_mode,
-    no_grad,
-    observe,
-    tape,
-)
+from minialex.tensor import GraphError, Op, Tensor, anomaly_mode, no_grad, observe, tape
+from minialex.version import __version__
+
+__all__ = [
+    "CheckpointError",
+    "DTypeError",
+    "DataError",
+    "DeviceError",
+    "GradcheckError",
+    "GraphError",
+    "MinialexError",
+    "NumericalError",
+    "Op",
+    "OutputError",
+    "ShapeError",
+    "Tensor",
+    "UsageError",
+    "__version__",
+    "anomaly_mode",
+    "gradcheck",
+    "load",
+    "manual_seed",
+    "no_grad",
+    "observe",
+    "random_scope",
+    "tape",
+    "use_variant",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Loading a checkpoint needs Pillow; `import minialex` must not.
+    if name == "load":
+        from minialex.train.predictor import load
+
+        return load
+    raise AttributeError(f"module 'minialex' has no attribute {name!r}")

@@ -1,7 +1,8 @@
 """What an operation costs: floating-point operations and bytes moved, by one counting convention.
 
 - One addition, subtraction, negation, multiplication, division, comparison, maximum, exponential, logarithm,
-  hyperbolic tangent, power or square root of scalars counts 1; a multiply-accumulate therefore counts 2. Index arithmetic, copies, casts and tests for NaN are free.
+  hyperbolic tangent, power or square root of scalars counts 1; a multiply-accumulate therefore counts 2.
+  Index arithmetic, copies, casts and tests for NaN are free.
 - A convolution's padding counts as if it were there: im2col multiplies its zeros. Windows of pooling and of
   normalisation are cut at the edge, and only what lies inside counts.
 - Bytes are the least that must move: every input read once, every output written once.

@@ -40,6 +40,9 @@ WEYL = (0x9E3779B9, 0xBB67AE85)
 ROUNDS = 10
 MASK32 = 0xFFFFFFFF
 
+# Counters worked on at a time: their words fit a core's cache, which makes the rounds several times faster.
+CHUNK = 1 << 13
+
 
 def split_seed(seed: int) -> tuple[int, int]:
     """The Philox key of a seed: its low and its high 32 bits.
@@ -58,19 +61,36 @@ def philox4x32(counter: npt.ArrayLike, key: tuple[int, int]) -> UInt32Array:
     Args:   key: two unsigned 32-bit words.
     Source: Salmon et al. 2011; the tests hold the published vectors against it.
     """
-    words = np.asarray(counter, dtype=np.uint64)
-    c0, c1, c2, c3 = (words[..., i] for i in range(4))
+    words = np.asarray(counter)
+    flat = words.reshape(-1, 4)
+    result = np.empty(flat.shape, dtype=np.uint32)
+    for start in range(0, len(flat), CHUNK):
+        part = slice(start, start + CHUNK)
+        columns = [np.array(flat[part, i], dtype=np.uint64) for i in range(4)]
+        _rounds(columns, key)
+        for i, column in enumerate(columns):
+            result[part, i] = column
+    return result.reshape(words.shape)
+
+
+def _rounds(columns: list[npt.NDArray[np.uint64]], key: tuple[int, int]) -> None:
+    """The ten rounds on the four words of many counters, in place: an array for each word, held in 64
+    bits."""
+    c0, c1, c2, c3 = columns
+    p0, p1 = np.empty_like(c0), np.empty_like(c0)
     k0, k1 = key
     for _ in range(ROUNDS):
-        p0, p1 = c0 * np.uint64(MULTIPLIERS[0]), c2 * np.uint64(MULTIPLIERS[1])
-        c0, c1, c2, c3 = (
-            (p1 >> np.uint64(32)) ^ c1 ^ np.uint64(k0),
-            p1 & np.uint64(MASK32),
-            (p0 >> np.uint64(32)) ^ c3 ^ np.uint64(k1),
-            p0 & np.uint64(MASK32),
-        )
+        np.multiply(c0, MULTIPLIERS[0], out=p0)
+        np.multiply(c2, MULTIPLIERS[1], out=p1)
+        np.right_shift(p1, 32, out=c0)
+        c0 ^= c1
+        c0 ^= k0
+        np.bitwise_and(p1, MASK32, out=c1)
+        np.right_shift(p0, 32, out=c2)
+        c2 ^= c3
+        c2 ^= k1
+        np.bitwise_and(p0, MASK32, out=c3)
         k0, k1 = (k0 + WEYL[0]) & MASK32, (k1 + WEYL[1]) & MASK32
-    return np.stack([c0, c1, c2, c3], axis=-1).astype(np.uint32)
 
 
 def philox_scalar(counter: Sequence[int], key: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -93,11 +113,11 @@ def bits(
             image, a training step and a layer), each below 2**32.
     """
     blocks = -(-count // 4)
-    counter = np.empty((blocks, 4), dtype=np.uint64)
+    counter = np.empty((blocks, 4), dtype=np.uint32)
     counter[:, 0] = PURPOSES[purpose]
     counter[:, 1] = step & MASK32
     counter[:, 2] = item & MASK32
-    counter[:, 3] = np.arange(first_block, first_block + blocks, dtype=np.uint64) & np.uint64(MASK32)
+    counter[:, 3] = np.arange(first_block, first_block + blocks, dtype=np.uint64)  # Modulo 2**32.
     return philox4x32(counter, split_seed(seed)).reshape(-1)[:count]
 
 
@@ -135,9 +155,15 @@ class Stream:
     def uniform(self, low: float = 0.0, high: float = 1.0, shape: tuple[int, ...] = ()) -> Any:
         """Uniform float64 numbers in [low, high), 53 bits each: a float for shape (), else an array."""
         count = math.prod(shape)
-        words = self.bits(2 * count).astype(np.uint64)
-        whole = ((words[0::2] << np.uint64(32)) | words[1::2]) >> np.uint64(11)
-        values = low + (high - low) * (whole.astype(np.float64) * 2.0**-53)
+        words = self.bits(2 * count)
+        whole = words[0::2].astype(np.uint64)
+        whole <<= np.uint64(32)
+        whole |= words[1::2]
+        whole >>= np.uint64(11)
+        values = whole.astype(np.float64)
+        values *= 2.0**-53
+        values *= high - low
+        values += low
         return float(values[0]) if shape == () else values.reshape(shape)
 
     def normal(self, mean: float = 0.0, std: float = 1.0, shape: tuple[int, ...] = ()) -> Any:
@@ -147,8 +173,12 @@ class Stream:
         u = self.uniform(shape=(2, pairs))
         radius = np.sqrt(-2.0 * np.log1p(-u[0]))
         angle = 2.0 * np.pi * u[1]
-        z = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=-1).reshape(-1)[:count]
-        values = mean + std * z
+        z = np.empty((pairs, 2))
+        np.multiply(radius, np.cos(angle), out=z[:, 0])
+        np.multiply(radius, np.sin(angle), out=z[:, 1])
+        values = z.reshape(-1)[:count]
+        values *= std
+        values += mean
         return float(values[0]) if shape == () else values.reshape(shape)
 
     def integers(self, low: int, high: int, shape: tuple[int, ...] = ()) -> Any:

@@ -48,7 +48,7 @@ def padding_pairs(padding: PaddingLike, name: str = "padding") -> Padding:
     """
     if isinstance(padding, Sequence) and len(padding) == 2 and all(isinstance(p, Sequence) for p in padding):
         vertical, horizontal = padding
-        return pair(vertical, name, minimum=0), pair(horizontal, name, minimum=0)  # type: ignore[arg-type]
+        return pair(vertical, name, minimum=0), pair(horizontal, name, minimum=0)
     ph, pw = pair(padding, name, minimum=0)  # type: ignore[arg-type]
     return (ph, ph), (pw, pw)
 

@@ -11,9 +11,17 @@ from minialex.backend.device import (
     to_device,
     to_numpy,
 )
-from minialex.backend.kernel import DTypeError, Kernel, VariantError, forced_variant, jit, per_image, use_variant
+from minialex.backend.kernel import (
+    DTypeError,
+    Kernel,
+    VariantError,
+    forced_variant,
+    jit,
+    per_image,
+    use_variant,
+)
 from minialex.backend.sources import cuda_source_dir
-from minialex.backend.threads import for_ranges, num_threads
+from minialex.backend.threads import for_ranges, num_threads, one_blas_thread
 
 __all__ = [
     "Array",
@@ -29,6 +37,7 @@ __all__ = [
     "jit",
     "matmul",
     "num_threads",
+    "one_blas_thread",
     "parse_device",
     "per_image",
     "require_device",

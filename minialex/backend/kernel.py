@@ -149,11 +149,15 @@ class Kernel:
     def _check_dtypes(self, arrays: list[Array]) -> None:
         floating = {str(a.dtype) for a in arrays if a.dtype.kind not in "iub"}
         if len(floating) > 1:
-            raise DTypeError(f"{self.name}: arrays must share one dtype, got {' and '.join(sorted(floating))}")
+            raise DTypeError(
+                f"{self.name}: arrays must share one dtype, got {' and '.join(sorted(floating))}"
+            )
         for dtype in floating - set(FLOAT_DTYPES):
-            raise DTypeError(f"{self.name}: dtype {dtype} is not supported; expected {' or '.join(FLOAT_DTYPES)}")
+            raise DTypeError(
+                f"{self.name}: dtype {dtype} is not supported; expected {' or '.join(FLOAT_DTYPES)}"
+            )
 
 
 def _contiguous(array: Array) -> Array:
-    """The array itself if it is C-contiguous, else a copy that is (for an input: outputs are made contiguous)."""
+    """The array itself if it is C-contiguous, else a copy: for inputs, as callers make outputs so."""
     return array if array.flags.c_contiguous else array_module(array).ascontiguousarray(array)

@@ -1,15 +1,28 @@
-"""One pool of threads for compiled kernels, which run without the GIL."""
+"""One pool of threads for compiled kernels and matrix products, which run without the GIL.
+
+BLAS is held to one thread meanwhile: its own threads wait for each other by spinning, and lose many times
+over what they gain as soon as another process wants a core.
+"""
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar, copy_context
+
+from threadpoolctl import ThreadpoolController
 
 _lock = threading.Lock()
 _pool: ThreadPoolExecutor | None = None
 _pool_process: int | None = None
+_blas: ThreadpoolController | None = None
+_blas_holders = 0
+_in_part: ContextVar[bool] = ContextVar("minialex_in_part", default=False)
+_limit: list[ThreadpoolController] = []
 
 
 def num_threads() -> int:
@@ -25,23 +38,55 @@ def num_threads() -> int:
     return int(text)
 
 
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Inside, each call of BLAS runs in the thread that makes it; outside, as it was before.
+
+    The outermost block sets and restores; blocks inside it, on any thread, find it done.
+    """
+    global _blas, _blas_holders
+    with _lock:
+        if _blas is None:
+            _blas = ThreadpoolController()
+        if _blas_holders == 0:
+            _limit.append(_blas.limit(limits=1, user_api="blas"))
+        _blas_holders += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _blas_holders -= 1
+            if _blas_holders == 0:
+                _limit.pop().restore_original_limits()
+
+
 def for_ranges(count: int, work: Callable[[int, int], object]) -> None:
     """Call work(start, stop) on parts of range(count), one part a thread; returns when all are done.
 
-    Each part must write its own outputs: then the result does not depend on the number of threads.
+    Each part must write its own outputs: then the result does not depend on the number of threads. A call
+    from within a part runs there and then, because the threads are taken.
     """
     threads = min(num_threads(), count)
-    if threads <= 1:
+    if threads <= 1 or _in_part.get():
         work(0, count)
         return
     bounds = [count * i // threads for i in range(threads + 1)]
     pool = _shared_pool(threads)
-    futures = [pool.submit(work, a, b) for a, b in zip(bounds[1:-1], bounds[2:], strict=True)]
+    # Context variables (a forced kernel variant, NumPy's error state) follow the work into the threads.
+    futures = [
+        pool.submit(copy_context().run, _run_part, work, start, stop)
+        for start, stop in itertools.pairwise(bounds[1:])
+    ]
     try:
-        work(bounds[0], bounds[1])
+        copy_context().run(_run_part, work, bounds[0], bounds[1])
     finally:
         for future in futures:
             future.result()
+
+
+def _run_part(work: Callable[[int, int], object], start: int, stop: int) -> None:
+    _in_part.set(True)
+    work(start, stop)
 
 
 def _shared_pool(threads: int) -> ThreadPoolExecutor:

@@ -1,4 +1,4 @@
-"""ReLU, sigmoid and tanh, element by element. Gradients are worked out from the output, so that only it is kept."""
+"""ReLU, sigmoid and tanh, element by element. Gradients come from the output, so that only it is kept."""
 
 from __future__ import annotations
 
@@ -87,7 +87,10 @@ relu_backward = Kernel(
     numba=per_image(jit(relu_backward_reference), 3),
 )
 sigmoid_forward = Kernel(
-    "sigmoid_forward", reference=sigmoid_reference, array=sigmoid_array, numba=per_image(jit(sigmoid_reference), 2)
+    "sigmoid_forward",
+    reference=sigmoid_reference,
+    array=sigmoid_array,
+    numba=per_image(jit(sigmoid_reference), 2),
 )
 sigmoid_backward = Kernel(
     "sigmoid_backward",

@@ -1,7 +1,7 @@
 """One step of Adam.
 
-All arrays are one-dimensional, contiguous and of one dtype; weight, mean and square are overwritten. Scalars are
-brought to the arrays' dtype first, so that every variant rounds alike.
+All arrays are one-dimensional, contiguous and of one dtype; weight, mean and square are overwritten.
+Scalars are brought to the arrays' dtype first, so that every variant rounds alike.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ def adam_reference(
     grad: Array,
     mean: Array,
     square: Array,
-    step: int,
-    lr: float,
+    rate: float,
+    root: float,
     beta1: float,
     beta2: float,
     eps: float,
@@ -30,22 +30,23 @@ def adam_reference(
 
         g = grad + weight_decay * weight
         mean = mean + (1 - beta1) * (g - mean);  square = beta2 * square + (1 - beta2) * g**2
-        weight -= lr / (1 - beta1**step) * mean / (sqrt(square) / sqrt(1 - beta2**step) + eps)
+        weight -= rate * mean / (sqrt(square) / root + eps)
+
+    The running means start at zero; rate and root make up for it.
 
     Shapes: weight, grad, mean, square (M,).
-    Args:   step: which step of this weight, from 1; lr: step length; beta1, beta2: how much of the running
-            means is kept; eps: keeps the divisor from zero; weight_decay: L2 penalty.
+    Args:   rate: lr / (1 - beta1**step), step counting from 1; root: sqrt(1 - beta2**step); beta1, beta2: how
+            much of the running means is kept; eps: keeps the divisor from zero; weight_decay: L2 penalty.
     Source: Kingma, Ba 2015, with PyTorch's order of rounding.
     """
     to_dtype = weight.dtype.type
-    rate, root = to_dtype(lr / (1.0 - beta1**step)), to_dtype(math.sqrt(1.0 - beta2**step))
+    length, divisor, tiny, decay = to_dtype(rate), to_dtype(root), to_dtype(eps), to_dtype(weight_decay)
     fresh1, kept2, fresh2 = to_dtype(1.0 - beta1), to_dtype(beta2), to_dtype(1.0 - beta2)
-    tiny, decay = to_dtype(eps), to_dtype(weight_decay)
     for i in range(weight.size):
         g = grad[i] + decay * weight[i]
         mean[i] += fresh1 * (g - mean[i])
         square[i] = kept2 * square[i] + fresh2 * (g * g)
-        weight[i] -= rate * mean[i] / (to_dtype(math.sqrt(square[i])) / root + tiny)
+        weight[i] -= length * mean[i] / (to_dtype(math.sqrt(square[i])) / divisor + tiny)
 
 
 def adam_array(
@@ -53,8 +54,8 @@ def adam_array(
     grad: Array,
     mean: Array,
     square: Array,
-    step: int,
-    lr: float,
+    rate: float,
+    root: float,
     beta1: float,
     beta2: float,
     eps: float,
@@ -71,10 +72,10 @@ def adam_array(
     square *= beta2
     square += g
     array_module(weight).sqrt(square, out=g)
-    g /= math.sqrt(1.0 - beta2**step)
+    g /= root
     g += eps
     change[...] = mean
-    change *= lr / (1.0 - beta1**step)
+    change *= rate
     change /= g
     weight -= change
 
@@ -87,15 +88,15 @@ def adam_numba(
     grad: Array,
     mean: Array,
     square: Array,
-    step: int,
-    lr: float,
+    rate: float,
+    root: float,
     beta1: float,
     beta2: float,
     eps: float,
     weight_decay: float,
 ) -> None:
     """The reference, compiled, on a part of the weights for each thread."""
-    scalars = (step, lr, beta1, beta2, eps, weight_decay)
+    scalars = (rate, root, beta1, beta2, eps, weight_decay)
 
     def work(start: int, stop: int) -> None:
         part = slice(start, stop)

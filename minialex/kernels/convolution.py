@@ -1,20 +1,27 @@
 """Two-dimensional convolution: forward, and its two backward products.
 
 What deep learning calls convolution does not flip the kernel (it is a cross-correlation). The array variants
-go through im2col in chunks: no column matrix outlives a chunk, and none is larger than COLUMN_BUDGET bytes.
+go through im2col in strips: no column matrix outlives its strip, and none is larger than the budget.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from types import ModuleType
 
-from minialex.backend import Array, Kernel, array_module, matmul
+import numpy as np
+
+from minialex.backend import Array, Kernel, array_module, for_ranges, one_blas_thread
 from minialex.kernels.im2col import col2im, im2col
 from minialex.shapes import Padding, Pair
 
-# Bytes of the largest column matrix that may exist. Small enough to stay in a shared cache between the copy
-# that fills it and the product that reads it; large enough that a product is worth its call.
-COLUMN_BUDGET = 16 * 2**20
+# Bytes of the largest column matrix that a thread may hold. On the CPU small enough to stay in its cache
+# between the copy that fills it and the product that reads it; on a GPU large enough to fill the device.
+COLUMN_BUDGET = 2 * 2**20
+GPU_COLUMN_BUDGET = 256 * 2**20
+
+# Into how many parts the batch is cut for the sum over images that gives the weights' gradient.
+WEIGHT_PARTS = 8
 
 
 def conv2d_reference(
@@ -114,15 +121,20 @@ def conv2d_columns(
     dilation: Pair,
     groups: int,
 ) -> None:
-    """weight (G, F/G, K) @ columns (n, G, K, rows*OW), a chunk of images or a strip of rows at a time."""
-    matrix = weight.reshape(groups, weight.shape[0] // groups, -1)
-    for images, rows in _chunks(weight.shape, y.shape, x.dtype.itemsize, groups):
-        columns = _fill(x[images], weight.shape, y.shape, rows, stride, padding, dilation, groups)
-        target = y[images, :, rows]
-        product = matmul(matrix, columns)
-        target[...] = product.reshape(target.shape)
-        if bias is not None:
-            target += bias[:, None, None]
+    """weight (G, F/G, K) @ columns (n, G, K, rows*OW), a strip of rows at a time."""
+    N, F, _, OW = y.shape
+    matrix = weight.reshape(groups, F // groups, -1)
+    target = y.reshape(N, groups, F // groups, -1)
+
+    def work(start: int, stop: int) -> None:
+        for images, rows in _strips(start, stop, x.shape[1], weight.shape, y):
+            columns = _fill(x[images], weight.shape, y.shape, rows, stride, padding, dilation, groups)
+            pixels = slice(rows.start * OW, rows.stop * OW)
+            _xp(x).matmul(matrix, columns, out=target[images, :, :, pixels])
+            if bias is not None:
+                y[images, :, rows] += bias[:, None, None]
+
+    _over_images(y, work)
 
 
 def conv2d_backward_input_columns(
@@ -130,28 +142,61 @@ def conv2d_backward_input_columns(
 ) -> None:
     """weight.T @ dy gives the gradient of every column; col2im adds them up."""
     F, _, KH, KW = weight.shape
+    N, _, _, OW = dy.shape
     transposed = weight.reshape(groups, F // groups, -1).swapaxes(1, 2)
-    dx[...] = 0
-    for images, rows in _chunks(weight.shape, dy.shape, dy.dtype.itemsize, groups):
-        part = array_module(dy).ascontiguousarray(dy[images, :, rows])
-        n, _, height, OW = part.shape
-        dcolumns = matmul(transposed, part.reshape(n, groups, F // groups, height * OW))
-        dcolumns = dcolumns.reshape(n, dx.shape[1], KH, KW, height, OW)
-        col2im(dcolumns, dx[images], stride, padding, dilation, rows.start)
+    source = dy.reshape(N, groups, F // groups, -1)
+
+    def work(start: int, stop: int) -> None:
+        dx[start:stop] = 0
+        for images, rows in _strips(start, stop, dx.shape[1], weight.shape, dy):
+            pixels = slice(rows.start * OW, rows.stop * OW)
+            dcolumns = _xp(dy).matmul(transposed, source[images, :, :, pixels])
+            dcolumns = dcolumns.reshape(len(dcolumns), dx.shape[1], KH, KW, rows.stop - rows.start, OW)
+            col2im(dcolumns, dx[images], stride, padding, dilation, rows.start)
+
+    _over_images(dy, work)
 
 
 def conv2d_backward_weight_columns(
     dy: Array, x: Array, dweight: Array, stride: Pair, padding: Padding, dilation: Pair, groups: int
 ) -> None:
-    """dy @ columns.T, added up image by image, so that the bits do not depend on the size of a chunk."""
-    F = dy.shape[1]
-    matrix = dweight.reshape(groups, F // groups, -1)
-    matrix[...] = 0
-    for images, rows in _chunks(dweight.shape, dy.shape, x.dtype.itemsize, groups):
-        columns = _fill(x[images], dweight.shape, dy.shape, rows, stride, padding, dilation, groups)
-        part = dy[images, :, rows].reshape(len(columns), groups, F // groups, -1)
-        for n in range(len(columns)):
-            matrix += matmul(part[n], columns[n].swapaxes(1, 2))
+    """dy @ columns.T, added up image by image within a part of the batch, and then part by part.
+
+    The parts are the same for any number of threads, and so are the bits of the sum.
+    """
+    N, F, _, OW = dy.shape
+    parts = min(N, WEIGHT_PARTS)
+    partial = _xp(x).zeros((parts, groups, F // groups, dweight[0].size), dtype=dweight.dtype)
+    source = dy.reshape(N, groups, F // groups, -1)
+
+    def work(first: int, last: int) -> None:
+        for part in range(first, last):
+            start, stop = N * part // parts, N * (part + 1) // parts
+            for images, rows in _strips(start, stop, x.shape[1], dweight.shape, dy):
+                columns = _fill(x[images], dweight.shape, dy.shape, rows, stride, padding, dilation, groups)
+                pixels = slice(rows.start * OW, rows.stop * OW)
+                product = _xp(x).matmul(source[images, :, :, pixels], columns.swapaxes(2, 3))
+                for n in range(len(product)):
+                    partial[part] += product[n]
+
+    _over_images(partial, work)
+    total = dweight.reshape(partial.shape[1:])
+    total[...] = 0
+    for part in range(parts):
+        total += partial[part]
+
+
+def _xp(array: Array) -> ModuleType:
+    return array_module(array)
+
+
+def _over_images(array: Array, work: Callable[[int, int], None]) -> None:
+    """work(start, stop) over the first axis: on threads of our own on the CPU, at once on a GPU."""
+    if isinstance(array, np.ndarray):
+        with one_blas_thread():
+            for_ranges(len(array), work)
+    else:
+        work(0, len(array))
 
 
 def _fill(
@@ -164,31 +209,35 @@ def _fill(
     dilation: Pair,
     groups: int,
 ) -> Array:
-    """The columns (n, G, K, rows*OW) of a chunk."""
+    """The columns (n, G, K, rows*OW) of a strip."""
     N, C = x.shape[:2]
     KH, KW = weight_shape[2:]
     height = rows.stop - rows.start
-    columns = array_module(x).empty((N, C, KH, KW, height, y_shape[3]), dtype=x.dtype)
+    columns = _xp(x).empty((N, C, KH, KW, height, y_shape[3]), dtype=x.dtype)
     im2col(x, columns, stride, padding, dilation, rows.start)
     return columns.reshape(N, groups, C // groups * KH * KW, height * y_shape[3])
 
 
-def _chunks(
-    weight_shape: tuple[int, ...], y_shape: tuple[int, ...], itemsize: int, groups: int
+def _strips(
+    start: int, stop: int, channels: int, weight_shape: tuple[int, ...], y: Array
 ) -> Iterator[tuple[slice, slice]]:
-    """(images, output rows) whose columns fit the budget: several whole images, or strips of one."""
-    _, CG, KH, KW = weight_shape
-    N, _, OH, OW = y_shape
-    row_bytes = groups * CG * KH * KW * OW * itemsize
-    step = max(1, COLUMN_BUDGET // (row_bytes * OH))
-    if row_bytes * OH <= COLUMN_BUDGET:
-        for n in range(0, N, step):
-            yield slice(n, min(n + step, N)), slice(0, OH)
+    """(images, output rows) whose columns fit the budget: several whole images, or strips of one.
+
+    No strip is smaller than one output row of one image, whatever the budget.
+    """
+    KH, KW = weight_shape[2:]
+    OH, OW = y.shape[2:]
+    budget = COLUMN_BUDGET if isinstance(y, np.ndarray) else GPU_COLUMN_BUDGET
+    row_bytes = channels * KH * KW * OW * y.dtype.itemsize
+    if row_bytes * OH <= budget:
+        step = budget // (row_bytes * OH)
+        for n in range(start, stop, step):
+            yield slice(n, min(n + step, stop)), slice(0, OH)
         return
-    strip = max(1, COLUMN_BUDGET // row_bytes)
-    for n in range(N):
-        for p in range(0, OH, strip):
-            yield slice(n, n + 1), slice(p, min(p + strip, OH))
+    strips = min(OH, -(-OH * row_bytes // budget))
+    for n in range(start, stop):
+        for i in range(strips):
+            yield slice(n, n + 1), slice(OH * i // strips, OH * (i + 1) // strips)
 
 
 # The compiled variants are the same functions: what Numba is for is im2col and col2im inside them.

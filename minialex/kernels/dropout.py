@@ -29,7 +29,8 @@ def dropout_reference(x: Array, y: Array, p: float, scale: float, seed: int, ste
 def dropout_array(x: Array, y: Array, p: float, scale: float, seed: int, step: int, item: int) -> None:
     """All words at once."""
     words = rng.bits(len(x), seed=seed, purpose="dropout", step=step, item=item)
-    factor = np.where(rng.to_uniform(words) >= p, x.dtype.type(scale), x.dtype.type(0))
+    # A float64 p, as in the loops: rounded to float32 it could let another element fall.
+    factor = np.where(rng.to_uniform(words) >= np.float64(p), x.dtype.type(scale), x.dtype.type(0))
     y[...] = x * array_module(x).asarray(factor)
 
 
@@ -60,7 +61,9 @@ _dropout_compiled = jit(_dropout_blocks)
 def dropout_numba(x: Array, y: Array, p: float, scale: float, seed: int, step: int, item: int) -> None:
     """The compiled loop."""
     low, high = rng.split_seed(seed)
-    _dropout_compiled(x, y, p, scale, low, high, rng.PURPOSES["dropout"], step & rng.MASK32, item & rng.MASK32)
+    _dropout_compiled(
+        x, y, p, scale, low, high, rng.PURPOSES["dropout"], step & rng.MASK32, item & rng.MASK32
+    )
 
 
 dropout_forward = Kernel("dropout", reference=dropout_reference, array=dropout_array, numba=dropout_numba)

@@ -3,8 +3,8 @@
 A convolution is then one matrix product: (F, C*KH*KW) @ (C*KH*KW, OH*OW). col2im is the transpose of im2col,
 not its inverse: a pixel that k windows share gets k contributions.
 
-Both work on the output rows first_row, first_row + 1, ... that `columns` has room for, so that a large picture
-can be done in strips.
+Both work on the output rows first_row, first_row + 1, ... that `columns` has room for, so that a large
+picture can be done in strips.
 """
 
 from __future__ import annotations
@@ -98,7 +98,9 @@ def _overlap(
         start = max(0, -(offset // stride[axis]))  # The first position at or after pixel 0.
         stop = max(start, min(output[axis], -((offset - shape[2 + axis]) // stride[axis])))
         begin = offset + start * stride[axis]
-        source.append(slice(begin, begin + (stop - start) * stride[axis], stride[axis]) if stop > start else slice(0))
+        source.append(
+            slice(begin, begin + (stop - start) * stride[axis], stride[axis]) if stop > start else slice(0)
+        )
         target.append(slice(start, stop))
     return tuple(source), tuple(target)
 

@@ -1,8 +1,8 @@
-"""Local response normalisation across channels: y = x * scale**-beta, scale = k + alpha * windowed sum of x**2.
+"""Local response normalisation: y = x * scale**-beta, scale = k + alpha * sum of x**2 over near channels.
 
-`lower` and `upper` say how many channels before and after its own a window reaches; `alpha` is what multiplies
-the sum: dialects differ in these, and the Op works them out. The backward pass computes the scale again
-instead of keeping it.
+`lower` and `upper` say how many channels before and after its own a window reaches; `alpha` is what
+multiplies the sum: dialects differ in these, and the Op works them out. The backward pass computes the
+scale again instead of keeping it.
 """
 
 from __future__ import annotations

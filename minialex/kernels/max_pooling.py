@@ -38,7 +38,7 @@ def max_pool2d_reference(
 def max_pool2d_backward_reference(
     dy: Array, argmax: Array, dx: Array, kernel_size: Pair, stride: Pair, padding: Padding
 ) -> None:
-    """dx[winner of each window] += dy: a pixel that wins several overlapping windows gets all their gradients.
+    """dx[winner of each window] += dy: a pixel that wins several windows gets all their gradients.
 
     Shapes: dy and argmax (N, C, OH, OW); dx (N, C, H, W), written.
     """

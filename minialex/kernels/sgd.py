@@ -15,6 +15,7 @@ __all__ = ["in_parts", "sgd_paper", "sgd_torch"]
 # Elements that are worth a thread.
 PART = 1 << 16
 
+
 def torch_reference(
     weight: Array,
     grad: Array,
@@ -116,9 +117,7 @@ def torch_numba(
 
     def work(start: int, stop: int) -> None:
         part = slice(start, stop)
-        _torch_compiled(
-            weight[part], grad[part], velocity[part], lr, momentum, weight_decay, nesterov
-        )
+        _torch_compiled(weight[part], grad[part], velocity[part], lr, momentum, weight_decay, nesterov)
 
     in_parts(weight.size, work)
 

@@ -89,7 +89,10 @@ def log_softmax_backward_array(dy: Array, y: Array, dx: Array) -> None:
 
 
 softmax_forward = Kernel(
-    "softmax_forward", reference=softmax_reference, array=softmax_array, numba=per_image(jit(softmax_reference), 2)
+    "softmax_forward",
+    reference=softmax_reference,
+    array=softmax_array,
+    numba=per_image(jit(softmax_reference), 2),
 )
 softmax_backward = Kernel(
     "softmax_backward",

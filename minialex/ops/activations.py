@@ -19,7 +19,7 @@ from minialex.tensor import Gradients, Op, Tensor, as_tensor
 
 
 class _ActivationOp(Op):
-    """What the activations share: kernels that see a flat array, and a gradient worked out from the output."""
+    """What the activations share: kernels that see a flat array, and a gradient made from the output."""
 
     kernels: ClassVar[tuple[Kernel, Kernel]]
     flops_per_element: ClassVar[int] = 1

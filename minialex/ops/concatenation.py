@@ -30,7 +30,8 @@ class ConcatenateOp(Op):
                 i != axis and a != b for i, (a, b) in enumerate(zip(shape, shapes[0], strict=True))
             ):
                 raise ShapeError(
-                    f"concatenate: array {number} has shape {shape}, which does not fit {shapes[0]} along axis {axis}"
+                    f"concatenate: array {number} has shape {shape}, which does not fit {shapes[0]} "
+                    f"along axis {axis}"
                 )
         total = sum(shape[axis] for shape in shapes)
         return (*shapes[0][:axis], total, *shapes[0][axis + 1 :])

@@ -33,9 +33,13 @@ class CrossEntropyOp(Op):
 
     def __init__(self, labels: Array, label_smoothing: float = 0.0, reduction: str = "mean") -> None:
         if reduction not in REDUCTIONS:
-            raise ValueError(f"cross_entropy: reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
+            raise ValueError(
+                f"cross_entropy: reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}"
+            )
         if not 0.0 <= label_smoothing <= 1.0:
-            raise ValueError(f"cross_entropy: label_smoothing must lie between 0 and 1, got {label_smoothing}")
+            raise ValueError(
+                f"cross_entropy: label_smoothing must lie between 0 and 1, got {label_smoothing}"
+            )
         self.labels, self.label_smoothing, self.reduction = labels, float(label_smoothing), reduction
 
     def shape(self, logits: Shape) -> Shape:
@@ -78,7 +82,8 @@ class CrossEntropyOp(Op):
 def _check_labels(labels: Array, logits: Array) -> None:
     if device_of(labels) != device_of(logits):
         raise DeviceError(
-            f"cross_entropy: logits are on {device_of(logits)}, labels on {device_of(labels)}; move one with .to()"
+            f"cross_entropy: logits are on {device_of(logits)}, labels on {device_of(labels)}; "
+            "move one with .to()"
         )
     K = logits.shape[1]
     outside = (labels < 0) | (labels >= K)
@@ -99,5 +104,7 @@ def cross_entropy(
     if not hasattr(array, "dtype"):
         array = np.asarray(array)
     if array.dtype.kind not in "iu":
-        raise DTypeError(f"cross_entropy: labels must be integers, got dtype {array.dtype}; use .astype('int64')")
+        raise DTypeError(
+            f"cross_entropy: labels must be integers, got dtype {array.dtype}; use .astype('int64')"
+        )
     return CrossEntropyOp(array.astype(np.int64, copy=False), label_smoothing, reduction)(logits)

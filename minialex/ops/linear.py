@@ -33,7 +33,9 @@ class LinearOp(Op):
     def forward(self, x: Array, weight: Array, bias: Array | None = None) -> Array:
         dtypes = {str(a.dtype) for a in (x, weight, bias) if a is not None}
         if len(dtypes) > 1:
-            raise DTypeError(f"linear: x, weight and bias must share one dtype, got {' and '.join(sorted(dtypes))}")
+            raise DTypeError(
+                f"linear: x, weight and bias must share one dtype, got {' and '.join(sorted(dtypes))}"
+            )
         self.save(x if self.needs[1] else None, weight if self.needs[0] else None)
         y = matmul(x, weight.T)
         if bias is not None:

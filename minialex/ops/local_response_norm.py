@@ -26,7 +26,9 @@ class LocalResponseNormOp(Op):
     Source: Krizhevsky, Sutskever, Hinton 2012, section 3.3.
     """
 
-    def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0, *, dialect: str) -> None:
+    def __init__(
+        self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0, *, dialect: str
+    ) -> None:
         if dialect not in DIALECTS:
             raise ValueError(f"local_response_norm: dialect must be 'paper' or 'torch', got {dialect!r}")
         self.size = as_int(size, "local_response_norm: size")

@@ -44,8 +44,8 @@ class _WindowOp(Op):
         for kernel, pads in zip(self.kernel_size, self.padding, strict=True):
             if 2 * max(pads) > kernel:
                 raise ShapeError(
-                    f"{self.name}: padding must be at most half of kernel_size, or a window could see nothing "
-                    f"but padding; got padding {pads} for kernel_size {kernel}"
+                    f"{self.name}: padding must be at most half of kernel_size, or a window could see "
+                    f"nothing but padding; got padding {pads} for kernel_size {kernel}"
                 )
 
     def shape(self, x: Shape) -> Shape:

@@ -6,7 +6,12 @@ from typing import ClassVar
 
 from minialex.backend import Array, Kernel, array_module
 from minialex.cost import Cost
-from minialex.kernels.softmax import log_softmax_backward, log_softmax_forward, softmax_backward, softmax_forward
+from minialex.kernels.softmax import (
+    log_softmax_backward,
+    log_softmax_forward,
+    softmax_backward,
+    softmax_forward,
+)
 from minialex.shapes import Shape, ShapeError, normalize_axis, numel
 from minialex.tensor import Gradients, Op, Tensor, as_tensor
 

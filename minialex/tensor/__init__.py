@@ -8,7 +8,6 @@ from minialex.tensor.indexing import IndexOp
 from minialex.tensor.recorded import recorded_ops, tape
 from minialex.tensor.reductions import MeanOp, SumOp
 from minialex.tensor.shaping import ReshapeOp, TransposeOp
-
 from minialex.tensor.values import Tensor, as_tensor
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Anomaly mode: stop at the first op that makes a NaN or an infinity, or whose saved values were overwritten."""
+"""Anomaly mode: stop at the first op that makes a NaN or an infinity, or whose saved values were edited."""
 
 from __future__ import annotations
 
@@ -26,15 +26,19 @@ class _Watcher:
             if not _finite(output.data):
                 raise NumericalError(
                     f"{op.name}: forward made {_describe(output.data)}, output shape {output.shape}, from "
-                    + (f"input {bad_inputs[0]} that already was not finite" if bad_inputs else "finite inputs")
+                    + (
+                        f"input {bad_inputs[0]} that already was not finite"
+                        if bad_inputs
+                        else "finite inputs"
+                    )
                 )
             if output.requires_grad:
                 self.checksums[op] = _checksums(op)
             return
         if op in self.checksums and self.checksums[op] != _checksums(op):
             raise GraphError(
-                f"{op.name}: an array that it saved for backward was overwritten through raw `data` after the "
-                "forward pass; edit a copy, or call backward first"
+                f"{op.name}: an array that it saved for backward was overwritten through raw `data` after "
+                "the forward pass; edit a copy, or call backward first"
             )
         for i, dinput in enumerate(event.outputs):
             if dinput is not None and not _finite(dinput):

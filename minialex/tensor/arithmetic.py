@@ -1,4 +1,4 @@
-"""The operators that Python spells with symbols: + - * / ** @ and unary minus, all broadcasting as NumPy does."""
+"""The operators that Python spells with symbols: + - * / ** @ and unary minus, broadcasting as NumPy."""
 
 from __future__ import annotations
 
@@ -156,7 +156,9 @@ class MatmulOp(Op):
 
     def shape(self, a: Shape, b: Shape) -> Shape:
         if not a or not b:
-            raise ShapeError(f"matmul: inputs need at least one axis, got shapes {a} and {b}; use * for scalars")
+            raise ShapeError(
+                f"matmul: inputs need at least one axis, got shapes {a} and {b}; use * for scalars"
+            )
         k_a, k_b = a[-1], b[-2] if len(b) > 1 else b[0]
         if k_a != k_b:
             raise ShapeError(f"matmul: a has K={k_a} but b expects K={k_b}; a {a}, b {b}")

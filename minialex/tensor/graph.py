@@ -1,4 +1,4 @@
-"""The engine: an Op is one recorded call, and `run_backward` walks the record from the newest to the oldest."""
+"""The engine: an Op is one recorded call; `run_backward` walks the record from the newest to the oldest."""
 
 from __future__ import annotations
 
@@ -88,8 +88,11 @@ class Op:
         """The output's shape from the inputs' shapes. Raises: ShapeError if they do not fit."""
         raise NotImplementedError(f"{type(self).__name__} must define shape")
 
-    def cost(self, *shapes: Any, itemsize: int = 4) -> Cost:
-        """The forward pass's work for inputs of these shapes, by the convention of cost.py."""
+    def cost(self, *shapes: Any, **options: Any) -> Cost:
+        """The forward pass's work for inputs of these shapes, by the convention of cost.py.
+
+        Args: itemsize: bytes of an element, 4 unless told.
+        """
         raise NotImplementedError(f"{type(self).__name__} must define cost")
 
     def forward(self, *arrays: Array) -> Array:
@@ -152,7 +155,9 @@ class Op:
         self.order = next(_order)
         if len({t.device for t in inputs}) > 1:
             places = ", ".join(t.device for t in inputs)
-            raise DeviceError(f"{self.name}: inputs are on different devices ({places}); move them with .to()")
+            raise DeviceError(
+                f"{self.name}: inputs are on different devices ({places}); move them with .to()"
+            )
         self.input_shapes = tuple(t.shape for t in inputs)
         recording = _recording.get()
         self.needs = tuple(recording and t.requires_grad for t in inputs)
@@ -268,7 +273,9 @@ def _call_backward(op: Op, dy: Array) -> Gradients:
         dinputs = tuple(d if d is None else _as_array(d) for d in op.backward(dy))
     seconds = perf_counter() - started
     if len(dinputs) != len(op.input_shapes):
-        raise GraphError(f"{op.name}: backward gave {len(dinputs)} gradients for {len(op.input_shapes)} inputs")
+        raise GraphError(
+            f"{op.name}: backward gave {len(dinputs)} gradients for {len(op.input_shapes)} inputs"
+        )
     for i, dinput in enumerate(dinputs):
         if dinput is None:
             if op.needs[i]:
@@ -287,7 +294,8 @@ def _call_backward(op: Op, dy: Array) -> Gradients:
 def _is_fresh(op: Op, dy: Array, dinputs: Gradients, index: int) -> bool:
     """Whether a gradient is memory that nobody else holds, so that a leaf may keep it without a copy."""
     mine = dinputs[index]
-    if not mine.flags.c_contiguous:  # A broadcast view is read-only, and cannot be added to later.
+    # A broadcast view is read-only on the host, and shares elements: it cannot be added to later.
+    if not mine.flags.c_contiguous or not getattr(mine.flags, "writeable", True):
         return False
     others = [dy, *op._saved, *(d for i, d in enumerate(dinputs) if i != index)]
     may_share = array_module(dy).may_share_memory

@@ -29,7 +29,7 @@ class IndexOp(Op):
     def shape(self, x: Shape) -> Shape:
         try:
             # A broadcast scalar has any shape at no memory, so indexing it shows the output's shape.
-            return np.broadcast_to(np.empty((), dtype=np.bool_), x)[_on_host(self.index)].shape
+            return tuple(np.broadcast_to(np.empty((), dtype=np.bool_), x)[_on_host(self.index)].shape)
         except IndexError as error:
             raise ShapeError(f"index: {error}; x has shape {x}") from None
 

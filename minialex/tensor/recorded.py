@@ -19,7 +19,7 @@ def recorded_ops(tensor: Tensor) -> list[Op]:
 
 
 def tape(tensor: Tensor) -> str:
-    """The ops between the leaves and `tensor`, a line each: op, shapes, where inputs come from, what is saved.
+    """The ops between the leaves and `tensor`, a line each: op, shapes, origins, what is saved.
 
     An input is written `#3` if line 3 made it, `leaf` if it is a leaf that wants a gradient, and `-` if
     nobody wants its gradient.
@@ -31,9 +31,12 @@ def tape(tensor: Tensor) -> str:
     if ops[-1].freed:
         raise GraphError("tape: backward has freed this graph; look at it before, or use retain_graph=True")
     number = {op.order: i for i, op in enumerate(ops, start=1)}
-    rows = [("#", "op", "inputs", "from", "output", "saved", "bytes")]
+    rows: list[tuple[str, ...]] = [("#", "op", "inputs", "from", "output", "saved", "bytes")]
     for op in ops:
-        origins = ["-" if e is None else f"#{number[e.order]}" if isinstance(e, Op) else e.name or "leaf" for e in op.edges]
+        origins = [
+            "-" if e is None else f"#{number[e.order]}" if isinstance(e, Op) else e.name or "leaf"
+            for e in op.edges
+        ]
         saved = [_shape_text(tuple(a.shape)) for a in op._saved if hasattr(a, "nbytes")]
         rows.append(
             (
@@ -48,7 +51,9 @@ def tape(tensor: Tensor) -> str:
         )
     total = sum(op.saved_bytes for op in ops)
     lines = _align(rows)
-    return "\n".join([*lines, f"{len(ops)} ops; {total:,} bytes kept for backward (what two ops share counts twice)"])
+    return "\n".join(
+        [*lines, f"{len(ops)} ops; {total:,} bytes kept for backward (what two ops share counts twice)"]
+    )
 
 
 def _shape_text(shape: tuple[int, ...]) -> str:
@@ -60,7 +65,8 @@ def _align(rows: list[tuple[str, ...]]) -> list[str]:
     numbers = {0, len(widths) - 1}
     return [
         "  ".join(
-            cell.rjust(w) if i in numbers else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+            cell.rjust(w) if i in numbers else cell.ljust(w)
+            for i, (cell, w) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in rows
     ]

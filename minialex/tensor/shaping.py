@@ -26,7 +26,9 @@ class ReshapeOp(Op):
         if new.count(-1) == 1 and known > 0 and numel(x) % known == 0:
             new = tuple(numel(x) // known if extent == -1 else extent for extent in new)
         if min(new, default=0) < 0 or numel(new) != numel(x):
-            raise ShapeError(f"reshape: x of shape {x} has {numel(x)} elements, which do not fill {self.new_shape}")
+            raise ShapeError(
+                f"reshape: x of shape {x} has {numel(x)} elements, which do not fill {self.new_shape}"
+            )
         return new
 
     def cost(self, x: Shape, itemsize: int = 4) -> Cost:
