@@ -1,0 +1,189 @@
+"""The loader: batches of pictures, the same bits for any number of worker processes.
+
+What is in a batch depends on the seed, the epoch and the batch's number, and on nothing that ran before: an
+epoch can be resumed at any batch, and two workers make the batches that none would have made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+
+from minialex.data.folder import Dataset
+from minialex.data.pool import WorkerPool, fitting_slots
+from minialex.data.transforms import Transform
+from minialex.data.worker import Layout, Task, prepare
+from minialex.errors import UsageError
+from minialex.rng import Stream
+
+__all__ = ["Batch", "Loader"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Pictures as a net takes them.
+
+    Attributes: images (N, C, H, W) float32; labels (N,) int64; indices (N,) int64, into the data set.
+    """
+
+    images: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int64]
+    indices: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+class Loader:
+    """Batches of the pictures `indices` of a data set, epoch by epoch.
+
+    Args:   indices: which pictures (a part of a `Split`).
+            transform: makes float32 CHW arrays of one shape; its random choices follow (seed, epoch,
+            picture).
+            shuffle: a new order each epoch, which follows (seed, epoch); else the order of `indices`.
+            workers: processes that prepare batches ahead; 0 prepares them here, when they are asked for.
+            drop_last: leave out the last batch if it is smaller than the others.
+            prefetch: how many batches each worker is ahead.
+    Workers start with the first epoch and live until `close()`; a `with` block closes, and so does the end of
+    the program, however it comes.
+    Raises: UsageError for a batch size or a number of workers that makes no sense.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        indices: Sequence[int] | npt.NDArray[np.int64],
+        transform: Transform,
+        batch_size: int,
+        *,
+        shuffle: bool = False,
+        seed: int = 0,
+        workers: int = 0,
+        drop_last: bool = False,
+        prefetch: int = 2,
+    ) -> None:
+        for name, value, least in (
+            ("batch_size", batch_size, 1),
+            ("workers", workers, 0),
+            ("prefetch", prefetch, 1),
+        ):
+            if value < least:
+                raise UsageError(f"{name} is {value}, expected {least} or more.")
+        self.dataset = dataset
+        self.indices = np.array(indices, dtype=np.int64).reshape(-1)
+        if self.indices.size and not (self.indices.min() >= 0 and self.indices.max() < len(dataset)):
+            raise IndexError(f"indices must lie between 0 and {len(dataset) - 1}, the last of the data set")
+        self.transform = transform
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.seed = seed
+        self.workers = workers
+        self.drop_last = drop_last
+        self.prefetch = prefetch
+        self._sample_shape: tuple[int, ...] | None = None
+        self._pool: WorkerPool | None = None
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+        full, rest = divmod(len(self.indices), self.batch_size)
+        return full + (1 if rest and not self.drop_last else 0)
+
+    def order(self, epoch: int) -> npt.NDArray[np.int64]:
+        """The pictures in the order of an epoch, as indices into the data set."""
+        if not self.shuffle:
+            return self.indices
+        return self.indices[Stream(self.seed, "shuffle", epoch).permutation(len(self.indices))]
+
+    def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch, from `start_batch` on.
+
+        With workers, only one epoch at a time can be read.
+
+        Raises: DataError, naming the file, if a picture cannot be prepared or a worker dies over it.
+        """
+        if not 0 <= start_batch <= len(self):
+            raise ValueError(f"start_batch must lie between 0 and {len(self)}, got {start_batch}")
+        order, size = self.order(epoch), self.batch_size
+        batches = [order[batch * size : (batch + 1) * size] for batch in range(start_batch, len(self))]
+        if self.workers == 0 or not batches:
+            return self._here(epoch, batches)
+        return self._by_workers(epoch, batches)
+
+    def _here(self, epoch: int, batches: list[npt.NDArray[np.int64]]) -> Iterator[Batch]:
+        for indices in batches:
+            shape = self._shape(int(indices[0]), epoch)
+            images = np.empty((len(indices), *shape), dtype=np.float32)
+            for row, index in enumerate(indices.tolist()):
+                images[row] = prepare(self.dataset, self.transform, index, self.seed, epoch, shape)
+            yield self._batch(images, indices)
+
+    def _by_workers(self, epoch: int, batches: list[npt.NDArray[np.int64]]) -> Iterator[Batch]:
+        """Batch k is prepared by worker k % workers in slot k % slots; a slot once read is filled again."""
+        pool = self._running_pool(int(batches[0][0]), epoch)
+        generation = pool.new_generation()
+        slots = pool.layout.slots
+        finished = False
+        try:
+            for number in range(min(slots, len(batches))):
+                self._order_batch(pool, generation, number, epoch, batches)
+            for number, indices in enumerate(batches):
+                if pool.closed or pool.generation != generation:
+                    raise RuntimeError("the loader was closed, or began another epoch, during this epoch")
+                pool.receive(number % self.workers, generation)
+                images = pool.views.images[number % slots, : len(indices)].copy()
+                if number + slots < len(batches):
+                    self._order_batch(pool, generation, number + slots, epoch, batches)
+                yield self._batch(images, indices)
+            finished = True
+        except GeneratorExit:
+            finished = True  # the reader left early: the workers are sound
+            raise
+        finally:
+            if not finished and pool.generation == generation:
+                self.close()  # after an error or Ctrl-C nothing is left behind; the next epoch starts workers
+            elif not pool.closed and pool.generation == generation:
+                pool.new_generation()  # what was begun ahead is dropped
+
+    def _order_batch(
+        self, pool: WorkerPool, generation: int, number: int, epoch: int, batches: list[npt.NDArray[np.int64]]
+    ) -> None:
+        slot, count = number % pool.layout.slots, len(batches[number])
+        pool.views.indices[slot, :count] = batches[number]
+        pool.send(number % self.workers, Task(generation, number, slot, count, epoch))
+
+    def _running_pool(self, first: int, epoch: int) -> WorkerPool:
+        """The workers, started if they do not run yet."""
+        if self._pool is None or self._pool.closed:
+            shape = self._shape(first, epoch)
+            batch_size = min(self.batch_size, len(self.indices))
+            slots = fitting_slots(self.workers, self.prefetch, Layout(0, 1, batch_size, shape).nbytes)
+            layout = Layout(self.workers, slots, batch_size, shape)
+            self._pool = WorkerPool(self.dataset, self.transform, self.seed, layout)
+        return self._pool
+
+    def _shape(self, first: int, epoch: int) -> tuple[int, ...]:
+        """The shape of a prepared picture, which one of them tells."""
+        if self._sample_shape is None:
+            self._sample_shape = prepare(self.dataset, self.transform, first, self.seed, epoch).shape
+        return self._sample_shape
+
+    def _batch(self, images: npt.NDArray[np.float32], indices: npt.NDArray[np.int64]) -> Batch:
+        return Batch(images, self.dataset.labels[indices], indices.copy())
+
+    def close(self) -> None:
+        """End the workers and give the shared memory back. The next epoch would start them anew."""
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
+
+    def __enter__(self) -> Loader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

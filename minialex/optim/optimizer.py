@@ -1,0 +1,178 @@
+"""Optimizer: what every rule of learning shares."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from minialex.backend import Array, array_module, to_device, to_numpy
+from minialex.errors import CheckpointError
+from minialex.tensor import Tensor
+
+__all__ = ["Optimizer"]
+
+
+class Optimizer:
+    """Changes parameters by their gradients: a subclass gives `_update` and names its settings and buffers.
+
+    Args:   params: the Tensors to learn, such as model.parameters(); one without a gradient is skipped.
+            lr: step length, also an attribute that schedules set; weight_decay: L2 penalty on every
+            parameter.
+    Raises: ValueError for no parameters, the same one twice, one that is computed and not a leaf, and for a
+            setting out of its range; TypeError for anything that is not a Tensor.
+
+    Attributes: params: the list; step_count: how often step() ran.
+    """
+
+    # Names of the attributes that a state dict keeps, besides lr, and of the buffers.
+    settings: tuple[str, ...] = ("weight_decay",)
+    buffers: tuple[str, ...] = ()
+
+    def __init__(self, params: Iterable[Tensor], lr: float, weight_decay: float = 0.0) -> None:
+        self.params = _checked_params(params, type(self).__name__)
+        self.lr = lr
+        self.weight_decay = self._in_range("weight_decay", weight_decay)
+        self.step_count = 0
+        # How often each parameter was updated, and what is remembered about it: {name: array}.
+        self._updates = [0] * len(self.params)
+        self._memory: list[dict[str, Array]] = [{} for _ in self.params]
+
+    @property
+    def lr(self) -> float:
+        """The learning rate: the length of a step."""
+        return self._lr
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        self._lr = self._in_range("lr", value)
+
+    def _in_range(self, name: str, value: float, below: float = math.inf) -> float:
+        """The setting as a float. Raises: ValueError if it is not in [0, below), NaN included."""
+        if not 0.0 <= value < below:
+            limit = f" and below {below:g}" if below < math.inf else " and finite"
+            raise ValueError(f"{type(self).__name__}: {name} must be at least 0{limit}, got {value}")
+        return float(value)
+
+    # ------------------------------------------------------------------------------------- learning
+
+    def zero_grad(self) -> None:
+        """Forget all gradients: they become None, and their memory is free."""
+        for param in self.params:
+            param.zero_grad()
+
+    def step(self) -> None:
+        """Update every parameter that has a gradient, in place."""
+        self.step_count += 1
+        for index, param in enumerate(self.params):
+            if param.grad is None:
+                continue
+            self._updates[index] += 1
+            # Kernels want flat contiguous memory. For a contiguous array that is the array itself.
+            weight = _flat(param.data)
+            with np.errstate(all="ignore"):  # NaN and infinity travel on, as in the ops.
+                self._update(index, weight, _flat(param.grad))
+            if not array_module(weight).may_share_memory(weight, param.data):
+                param.data[...] = weight.reshape(param.shape)
+            param.bump_version()
+
+    def _update(self, index: int, weight: Array, grad: Array) -> None:
+        """Overwrite the flat `weight` of parameter number `index`."""
+        raise NotImplementedError(f"{type(self).__name__} must define _update")
+
+    def _buffer(self, index: int, name: str, weight: Array) -> Array:
+        """The flat buffer of a parameter: zeros at first, and always where the parameter is."""
+        buffer = self._memory[index].get(name)
+        if buffer is None:
+            buffer = array_module(weight).zeros_like(weight)
+        elif type(buffer) is not type(weight) or buffer.dtype != weight.dtype:
+            # The model was moved or converted after the first step.
+            buffer = to_device(buffer, self.params[index].device).astype(weight.dtype)
+        self._memory[index][name] = buffer
+        return buffer
+
+    # ---------------------------------------------------------------------------------------- state
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next step depends on, flat: strings, numbers and NumPy arrays (copies).
+
+        {"optimizer": class name, "step": int, "lr": float, ..., "updates": int64 array with the number of
+        updates of each parameter, "momentum.0": the buffer of the first parameter, in its shape, ...}
+        """
+        state: dict[str, Any] = {"optimizer": type(self).__name__, "step": self.step_count, "lr": self.lr}
+        state |= {name: getattr(self, name) for name in self.settings}
+        state["updates"] = np.array(self._updates, dtype=np.int64)
+        for index, (param, memory) in enumerate(zip(self.params, self._memory, strict=True)):
+            for name, buffer in memory.items():
+                state[f"{name}.{index}"] = np.array(to_numpy(buffer)).reshape(param.shape)
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a `state_dict`: learning rate, settings, counts and buffers.
+
+        Raises: CheckpointError saying what does not fit: another kind of optimiser, another number of
+                parameters, a name too many or too few, another shape. Then nothing was loaded.
+        """
+        problems = self._problems(state)
+        if problems:
+            raise CheckpointError(
+                f"this optimiser state does not fit {type(self).__name__}; nothing was loaded\n  "
+                + "\n  ".join(problems)
+            )
+        memory: list[dict[str, Array]] = [{} for _ in self.params]
+        for index, param in enumerate(self.params):
+            for name in self.buffers:
+                if f"{name}.{index}" in state:
+                    array = np.array(state[f"{name}.{index}"], dtype=param.dtype).reshape(-1)
+                    memory[index][name] = to_device(array, param.device)
+        self.lr = float(state["lr"])
+        for name in self.settings:
+            setattr(self, name, type(getattr(self, name))(state[name]))
+        self.step_count = int(state["step"])
+        self._updates = [int(count) for count in state["updates"]]
+        self._memory = memory
+
+    def _problems(self, state: Mapping[str, Any]) -> list[str]:
+        own = type(self).__name__
+        if state.get("optimizer", own) != own:
+            return [f"it is the state of {state['optimizer']}"]
+        scalars = ("step", "lr", *self.settings, "updates")
+        shapes = {f"{name}.{i}": param.shape for name in self.buffers for i, param in enumerate(self.params)}
+        problems = [f"missing: {name}" for name in scalars if name not in state]
+        problems += [
+            f"unexpected: {name}"
+            for name in state
+            if name not in {"optimizer", *scalars} and name not in shapes
+        ]
+        if "updates" in state and len(state["updates"]) != len(self.params):
+            problems.append(f"it has {len(state['updates'])} parameters, this optimiser {len(self.params)}")
+        for name, shape in shapes.items():
+            if name in state and np.shape(state[name]) != shape:
+                problems.append(f"mismatched: {name} (state {np.shape(state[name])}, parameter {shape})")
+        return problems
+
+    def __repr__(self) -> str:
+        settings = ", ".join(f"{name}={getattr(self, name)!r}" for name in ("lr", *self.settings))
+        return f"{type(self).__name__}({len(self.params)} parameters, {settings})"
+
+
+def _flat(array: Array) -> Array:
+    return array_module(array).ascontiguousarray(array).reshape(-1)
+
+
+def _checked_params(params: Iterable[Tensor], owner: str) -> list[Tensor]:
+    if isinstance(params, Tensor):
+        raise TypeError(f"{owner}: params must be a list of Tensors, got one; write [param]")
+    checked = list(params)
+    if not checked:
+        raise ValueError(f"{owner}: no parameters; was the iterator from model.parameters() already used up?")
+    for position, param in enumerate(checked):
+        if not isinstance(param, Tensor):
+            raise TypeError(f"{owner}: parameter {position} must be a Tensor, got {type(param).__name__}")
+        if param.op is not None:
+            raise ValueError(f"{owner}: parameter {position} was computed by {param.op.name}; give leaves")
+    if len({id(param) for param in checked}) != len(checked):
+        raise ValueError(f"{owner}: a parameter comes twice, and would be updated twice")
+    return checked

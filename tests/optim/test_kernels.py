@@ -1,0 +1,72 @@
+"""The update kernels: every variant against the plain loops, in both dtypes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from minialex import rng
+from minialex.backend import use_variant
+from minialex.kernels.adam import adam
+from minialex.kernels.sgd import PART, sgd_paper, sgd_torch
+
+SGD = (0.1, 0.9, 5e-4)
+CALLS = {
+    "torch": (sgd_torch, 3, (*SGD, False)),
+    "torch nesterov": (sgd_torch, 3, (*SGD, True)),
+    "torch without momentum": (sgd_torch, 2, (0.1, 0.0, 5e-4, False)),
+    "paper": (sgd_paper, 3, SGD),
+    "adam": (adam, 4, (0.02, 0.3, 0.9, 0.999, 1e-8, 1e-3)),
+}
+
+
+def arrays(count: int, size: int, dtype: str) -> list[np.ndarray[Any, Any]]:
+    made = [rng.Stream(0, "test", item=i).normal(shape=(size,)).astype(dtype) for i in range(count)]
+    if count == 4:
+        made[3] = np.abs(made[3])
+    return made if count > 2 else [*made, np.empty(0, dtype)]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", CALLS)
+def test_variants_agree_bit_for_bit(name: str, dtype: str) -> None:
+    kernel, count, scalars = CALLS[name]
+    results = {}
+    for variant in kernel.variants:
+        values = arrays(count, 500, dtype)
+        with use_variant(variant):
+            for _ in range(3):
+                kernel(*values, *scalars)
+        assert {str(array.dtype) for array in values} == {dtype}
+        results[variant] = values
+    assert set(results) == {"reference", "array", "numba"}
+    for variant, values in results.items():
+        for got, expected in zip(values, results["reference"], strict=True):
+            np.testing.assert_array_equal(got, expected, err_msg=variant, strict=True)
+    changed = results["reference"][0]
+    assert (changed != arrays(count, 500, dtype)[0]).all()
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_parts_for_threads_cover_everything_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel, count, scalars = CALLS[name]
+    results = []
+    for threads in ("1", "3"):
+        monkeypatch.setenv("MINIALEX_NUM_THREADS", threads)
+        values = arrays(count, 3 * PART + 5, "float32")
+        with use_variant("numba"):
+            kernel(*values, *scalars)
+        results.append(values[0])
+    np.testing.assert_array_equal(*results)
+    values = arrays(count, 3 * PART + 5, "float32")
+    with use_variant("array"):
+        kernel(*values, *scalars)
+    np.testing.assert_array_equal(results[0], values[0])
+
+
+def test_nothing_to_update() -> None:
+    for variant in sgd_torch.variants:
+        with use_variant(variant):
+            sgd_torch(*(np.empty(0, np.float32) for _ in range(3)), *SGD, False)
