@@ -21,7 +21,7 @@ from minialex.backend.kernel import (
     use_variant,
 )
 from minialex.backend.sources import cuda_source_dir
-from minialex.backend.threads import for_ranges, num_threads, one_blas_thread
+from minialex.backend.threads import for_ranges, num_threads, one_blas_thread, scratch
 
 __all__ = [
     "Array",
@@ -41,6 +41,7 @@ __all__ = [
     "parse_device",
     "per_image",
     "require_device",
+    "scratch",
     "to_device",
     "to_numpy",
     "use_variant",

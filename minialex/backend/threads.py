@@ -7,13 +7,16 @@ over what they gain as soon as another process wants a core.
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
+from typing import Any
 
+import numpy as np
 from threadpoolctl import ThreadpoolController
 
 _lock = threading.Lock()
@@ -82,6 +85,25 @@ def for_ranges(count: int, work: Callable[[int, int], object]) -> None:
     finally:
         for future in futures:
             future.result()
+
+
+class _Scratch(threading.local):
+    def __init__(self) -> None:
+        self.buffer = np.empty(0, dtype=np.uint8)
+
+
+_scratch = _Scratch()
+
+
+def scratch(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, np.dtype[Any]]:
+    """An array of the calling thread's own, not cleared, that holds until the thread's next call.
+
+    For what is filled and used up at once: the system need not find and clear fresh memory every time.
+    """
+    size = math.prod(shape) * dtype.itemsize
+    if _scratch.buffer.nbytes < size:
+        _scratch.buffer = np.empty(size, dtype=np.uint8)
+    return _scratch.buffer[:size].view(dtype).reshape(shape)
 
 
 def _run_part(work: Callable[[int, int], object], start: int, stop: int) -> None:

@@ -11,7 +11,7 @@ from types import ModuleType
 
 import numpy as np
 
-from minialex.backend import Array, Kernel, array_module, for_ranges, one_blas_thread
+from minialex.backend import Array, Kernel, array_module, for_ranges, one_blas_thread, scratch
 from minialex.kernels.im2col import col2im, im2col
 from minialex.shapes import Padding, Pair
 
@@ -122,9 +122,9 @@ def conv2d_columns(
     groups: int,
 ) -> None:
     """weight (G, F/G, K) @ columns (n, G, K, rows*OW), a strip of rows at a time."""
-    N, F, _, OW = y.shape
+    N, F, OH, OW = y.shape
     matrix = weight.reshape(groups, F // groups, -1)
-    target = y.reshape(N, groups, F // groups, -1)
+    target = y.reshape(N, groups, F // groups, OH * OW)  # No -1: N may be 0.
 
     def work(start: int, stop: int) -> None:
         for images, rows in _strips(start, stop, x.shape[1], weight.shape, y):
@@ -142,16 +142,18 @@ def conv2d_backward_input_columns(
 ) -> None:
     """weight.T @ dy gives the gradient of every column; col2im adds them up."""
     F, _, KH, KW = weight.shape
-    N, _, _, OW = dy.shape
+    N, _, OH, OW = dy.shape
     transposed = weight.reshape(groups, F // groups, -1).swapaxes(1, 2)
-    source = dy.reshape(N, groups, F // groups, -1)
+    source = dy.reshape(N, groups, F // groups, OH * OW)
 
     def work(start: int, stop: int) -> None:
         dx[start:stop] = 0
         for images, rows in _strips(start, stop, dx.shape[1], weight.shape, dy):
             pixels = slice(rows.start * OW, rows.stop * OW)
-            dcolumns = _xp(dy).matmul(transposed, source[images, :, :, pixels])
-            dcolumns = dcolumns.reshape(len(dcolumns), dx.shape[1], KH, KW, rows.stop - rows.start, OW)
+            part = source[images, :, :, pixels]
+            dcolumns = _temporary(dy, (len(part), groups, transposed.shape[1], part.shape[-1]))
+            _xp(dy).matmul(transposed, part, out=dcolumns)
+            dcolumns = dcolumns.reshape(len(part), dx.shape[1], KH, KW, rows.stop - rows.start, OW)
             col2im(dcolumns, dx[images], stride, padding, dilation, rows.start)
 
     _over_images(dy, work)
@@ -164,10 +166,10 @@ def conv2d_backward_weight_columns(
 
     The parts are the same for any number of threads, and so are the bits of the sum.
     """
-    N, F, _, OW = dy.shape
+    N, F, OH, OW = dy.shape
     parts = min(N, WEIGHT_PARTS)
     partial = _xp(x).zeros((parts, groups, F // groups, dweight[0].size), dtype=dweight.dtype)
-    source = dy.reshape(N, groups, F // groups, -1)
+    source = dy.reshape(N, groups, F // groups, OH * OW)
 
     def work(first: int, last: int) -> None:
         for part in range(first, last):
@@ -199,6 +201,11 @@ def _over_images(array: Array, work: Callable[[int, int], None]) -> None:
         work(0, len(array))
 
 
+def _temporary(like: Array, shape: tuple[int, ...]) -> Array:
+    """Memory for one strip: the thread's own, used again for the next, on the CPU."""
+    return scratch(shape, like.dtype) if isinstance(like, np.ndarray) else _xp(like).empty(shape, like.dtype)
+
+
 def _fill(
     x: Array,
     weight_shape: tuple[int, ...],
@@ -213,7 +220,7 @@ def _fill(
     N, C = x.shape[:2]
     KH, KW = weight_shape[2:]
     height = rows.stop - rows.start
-    columns = _xp(x).empty((N, C, KH, KW, height, y_shape[3]), dtype=x.dtype)
+    columns = _temporary(x, (N, C, KH, KW, height, y_shape[3]))
     im2col(x, columns, stride, padding, dilation, rows.start)
     return columns.reshape(N, groups, C // groups * KH * KW, height * y_shape[3])
 
