@@ -83,7 +83,7 @@ class Comparison:
 
     @property
     def relative_error(self) -> float:
-        """||analytic - numeric|| / ||numeric||; the plain norm where the gradient is zero but for rounding."""
+        """||analytic - numeric|| / ||numeric||; the plain norm where the gradient is zero, up to rounding."""
         norm = float(np.linalg.norm(self.numeric))
         difference = float(np.linalg.norm(self.error))
         return difference / norm if norm > ROUNDING else difference
@@ -256,8 +256,8 @@ def _call(fn: Function, leaves: list[Tensor]) -> Tensor:
         output = fn(*leaves)
     except DTypeError as error:
         raise GradcheckError(
-            f"gradcheck: fn does not work on float64 inputs: {error} (gradients are checked in float64; arrays "
-            "and parameters that fn brings along must be float64 too, or be given as inputs)"
+            f"gradcheck: fn does not work on float64 inputs: {error} (gradients are checked in float64; "
+            "arrays and parameters that fn brings along must be float64 too, or be given as inputs)"
         ) from error
     if not isinstance(output, Tensor):
         _refuse(f"fn must give one Tensor, got {type(output).__name__}")

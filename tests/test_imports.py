@@ -45,7 +45,7 @@ ALLOWED = {
 
 # Packages of others, beside the standard library and NumPy.
 FOREIGN = {
-    "backend": {"numba", "cupy", "cupy_backends", "ml_dtypes"},
+    "backend": {"numba", "cupy", "cupy_backends", "ml_dtypes", "threadpoolctl"},
     "models": {"safetensors"},
     "data": {"PIL", "rich"},
     "train": {"PIL", "matplotlib", "rich", "safetensors"},

@@ -295,7 +295,7 @@ def _is_fresh(op: Op, dy: Array, dinputs: Gradients, index: int) -> bool:
     """Whether a gradient is memory that nobody else holds, so that a leaf may keep it without a copy."""
     mine = dinputs[index]
     # A broadcast view is read-only on the host, and shares elements: it cannot be added to later.
-    if not mine.flags.c_contiguous or not getattr(mine.flags, "writeable", True):
+    if mine is None or not mine.flags.c_contiguous or not getattr(mine.flags, "writeable", True):
         return False
     others = [dy, *op._saved, *(d for i, d in enumerate(dinputs) if i != index)]
     may_share = array_module(dy).may_share_memory

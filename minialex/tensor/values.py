@@ -18,7 +18,6 @@ from minialex.backend import (
     to_device,
     to_numpy,
 )
-from minialex.errors import DeviceError
 from minialex.shapes import Shape, ShapeError
 from minialex.tensor.arithmetic import AddOp, DivOp, MatmulOp, MulOp, NegOp, PowOp, SubOp
 from minialex.tensor.elementary import ExpOp, LogOp
@@ -178,7 +177,12 @@ class Tensor:
         return Tensor._wrap(to_device(self._data, device), requires_grad=self.requires_grad)
 
     def astype(self, dtype: npt.DTypeLike) -> Tensor:
-        """A leaf with the same values as another dtype; gradients do not flow through."""
+        """A leaf with the same values as another dtype.
+
+        Raises: GraphError for a recorded Tensor, whose gradient could not find its way back.
+        """
+        if self.op is not None and is_recording():
+            raise GraphError("astype: only leaves change their dtype; call .detach() first")
         return Tensor._wrap(self._data.astype(dtype), requires_grad=False)
 
     # --------------------------------------------------------------------------------------- gradients
@@ -269,9 +273,11 @@ class Tensor:
         return MulOp()(self._operand(other, "mul"), self)
 
     def __truediv__(self, other: Any) -> Tensor:
+        self._require_floating("div")
         return DivOp()(self, self._operand(other, "div"))
 
     def __rtruediv__(self, other: Any) -> Tensor:
+        self._require_floating("div")
         return DivOp()(self._operand(other, "div"), self)
 
     def __pow__(self, other: Any) -> Tensor:
@@ -298,14 +304,17 @@ class Tensor:
 
     def mean(self, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> Tensor:
         """Mean over `axis` (None: all)."""
+        self._require_floating("mean")
         return MeanOp(axis, keepdims)(self)
 
     def exp(self) -> Tensor:
         """e to the power of each element."""
+        self._require_floating("exp")
         return ExpOp()(self)
 
     def log(self) -> Tensor:
         """Natural logarithm of each element."""
+        self._require_floating("log")
         return LogOp()(self)
 
     def reshape(self, *shape: int | Sequence[int]) -> Tensor:
@@ -320,6 +329,13 @@ class Tensor:
     def T(self) -> Tensor:
         """All axes reversed."""
         return TransposeOp()(self)
+
+    def _require_floating(self, operation: str) -> None:
+        """NumPy would make float64 of integers here, and PyTorch float32: better said than guessed."""
+        if self.dtype.kind != "f":
+            raise DTypeError(
+                f"{operation}: expected floating values, got {self.dtype}; use .astype('float32')"
+            )
 
     def _operand(self, other: Any, operation: str) -> Tensor:
         """The other side of an operator: numbers and lists take its dtype, arrays must have it already."""
@@ -347,13 +363,6 @@ def as_tensor(value: Any, like: Tensor | None = None) -> Tensor:
     if isinstance(value, Tensor):
         return value
     return Tensor(value, device=like.device if like is not None else None)
-
-
-def require_same_device(operation: str, *tensors: Tensor) -> None:
-    """Raises: DeviceError naming the devices if they differ."""
-    if len({t.device for t in tensors}) > 1:
-        places = ", ".join(t.device for t in tensors)
-        raise DeviceError(f"{operation}: inputs are on different devices ({places}); move them with .to()")
 
 
 def _as_new_array(data: Any, dtype: npt.DTypeLike | None) -> Array:

@@ -150,7 +150,9 @@ def test_softmax(number: int, variant: str, dtype: str, name: str) -> None:
     stream = Stream(number, "test", item=7)
     axis = stream.integers(-3, 3)
     x = stream.normal(std=5.0, shape=(3, 5, 4))
-    compare(lambda x: getattr(ops, name)(x, axis), lambda x: getattr(torch, name)(x, axis), [x], dtype, variant)
+    compare(
+        lambda x: getattr(ops, name)(x, axis), lambda x: getattr(torch, name)(x, axis), [x], dtype, variant
+    )
 
 
 def test_cross_entropy(number: int, variant: str, dtype: str) -> None:
@@ -181,7 +183,14 @@ def test_linear(number: int, variant: str, dtype: str) -> None:
 
 def test_matmul(number: int, variant: str, dtype: str) -> None:
     stream = Stream(number, "test", item=10)
-    shapes = [((3, 4), (4, 5)), ((4,), (4, 5)), ((3, 4), (4,)), ((4,), (4,)), ((2, 3, 4), (4, 5)), ((3, 4), (2, 4, 5))]
+    shapes = [
+        ((3, 4), (4, 5)),
+        ((4,), (4, 5)),
+        ((3, 4), (4,)),
+        ((4,), (4,)),
+        ((2, 3, 4), (4, 5)),
+        ((3, 4), (2, 4, 5)),
+    ]
     shapes += [((2, 1, 3, 4), (3, 4, 2)), ((600, 30), (30, 700)), ((2, 3, 4), (4,)), ((4,), (2, 4, 3))]
     a, b = shapes[number % len(shapes)]
     arrays = [stream.normal(shape=a), stream.normal(shape=b)]
@@ -208,4 +217,6 @@ def test_reductions_and_shapes(number: int, variant: str, dtype: str) -> None:
     compare(lambda x: -x.reshape(6, -1), lambda x: -x.reshape(6, -1), [x], dtype, variant)
     compare(lambda x: ops.transpose(x, (2, 0, 1)), lambda x: x.permute(2, 0, 1), [x], dtype, variant)
     compare(lambda x: x[1:, ::2, [0, 0, 3]], lambda x: x[1:, ::2, [0, 0, 3]], [x], dtype, variant)
-    compare(lambda x, y: ops.concatenate([x, y], 1), lambda x, y: torch.cat([x, y], 1), [x, x * 2], dtype, variant)
+    compare(
+        lambda x, y: ops.concatenate([x, y], 1), lambda x, y: torch.cat([x, y], 1), [x, x * 2], dtype, variant
+    )

@@ -107,4 +107,5 @@ def cross_entropy(
         raise DTypeError(
             f"cross_entropy: labels must be integers, got dtype {array.dtype}; use .astype('int64')"
         )
-    return CrossEntropyOp(array.astype(np.int64, copy=False), label_smoothing, reduction)(logits)
+    # A copy: backward needs the labels of this batch after a loader has reused the memory.
+    return CrossEntropyOp(array.astype(np.int64), label_smoothing, reduction)(logits)

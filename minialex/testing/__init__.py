@@ -1,0 +1,10 @@
+"""What the tests and `minialex gradcheck` share, and what checks an Op of your own.
+
+    from minialex.testing import check_op
+    check_op(MyOp, [x, y], {"alpha": 2.0}, reference=my_loops)
+"""
+
+from minialex.testing.cases import CASES, Case, grid, positive
+from minialex.testing.check import CheckError, Result, check_op, run_all_cases
+
+__all__ = ["CASES", "Case", "CheckError", "Result", "check_op", "grid", "positive", "run_all_cases"]

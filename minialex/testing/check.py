@@ -1,0 +1,329 @@
+"""check_op: everything that must hold for one op on one row, forward and backward.
+
+Each check below is one sentence that an op must make true; `CHECKS` at the end lists them in their order. A
+failure raises CheckError, which names the row and the sentence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from minialex.backend import Array, VariantError, use_variant
+from minialex.errors import NumericalError
+from minialex.gradient_check import GradcheckError, compare_gradients, gradcheck
+from minialex.rng import Stream
+from minialex.shapes import ShapeError
+from minialex.tensor import Op, Tensor
+from minialex.testing.cases import CASES, Case
+from minialex.testing.counting import count_flops
+from minialex.testing.references import Reference
+
+__all__ = ["CheckError", "Result", "check_op", "run_all_cases"]
+
+# Tighter than gradcheck's own defaults: with these inputs central differences are good to nine digits.
+GRADIENT_ATOL, GRADIENT_RTOL = 1e-7, 1e-5
+RELATIVE_NORM = 1e-6
+FORWARD_FLOAT64, FORWARD_FLOAT32 = 1e-12, 2e-5
+VARIANTS = ("reference", "array", "numba")
+
+
+class CheckError(NumericalError):
+    """A row for which an op does not do what it must."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of one row.
+
+    Args: op: its name; case: the row's label; relative_error: the worst ||analytic - numeric|| / ||numeric||
+          of its inputs; seconds: how long all checks took; failure: the message, "" if all held.
+    """
+
+    op: str
+    case: str
+    relative_error: float
+    seconds: float
+    failure: str = ""
+
+
+def check_op(
+    subject: Case | type[Op],
+    inputs: Sequence[Array] = (),
+    params: dict[str, Any] | None = None,
+    reference: Reference | None = None,
+) -> Result:
+    """Check one op on one row: shapes, forward, every kernel variant, gradients, cost, and good manners.
+
+    Args:   subject: a Case; or an Op class, and then inputs: float64 (and integer) arrays without ties and
+            kinks, params: for its __init__, reference: loops that take the inputs and the params (None: the
+            forward pass and the cost are not compared).
+    Returns: the Result of a row that passed.
+    Raises: CheckError, naming the row and what does not hold.
+    """
+    case = subject if isinstance(subject, Case) else Case(subject, tuple(inputs), params or {}, reference)
+    started = perf_counter()
+    relative_error = 0.0
+    for check in CHECKS:
+        try:
+            relative_error = check(case) or relative_error
+        except CheckError as error:
+            raise CheckError(f"{case.label}\n  {check.__name__}: {error}") from error
+        except Exception as error:  # Whatever the op raises on a good row is the op's failure.
+            raise CheckError(f"{case.label}\n  {check.__name__}: {type(error).__name__}: {error}") from error
+    return Result(case.op.name, case.label, relative_error, perf_counter() - started)
+
+
+def run_all_cases(
+    report: Callable[[str], object] = print, cases: Iterable[Case] | None = None
+) -> list[Result]:
+    """check_op for every row, a line of the report for every op.
+
+    Args:   report: takes the lines; cases: the rows, None for CASES.
+    Returns: a Result for each row.
+    Raises: CheckError after the last row, with all failures, if there are any.
+    """
+    rows = list(CASES if cases is None else cases)
+    results = [_attempt(case) for case in rows]
+    for name in dict.fromkeys(result.op for result in results):
+        mine = [result for result in results if result.op == name]
+        wrong = sum(1 for result in mine if result.failure)
+        worst, seconds = max(r.relative_error for r in mine), sum(r.seconds for r in mine)
+        state = f"FAILED {wrong}" if wrong else "ok"
+        report(f"{name:20}  {len(mine):3} rows  {state:9}  worst error {worst:.1e}  {seconds:6.2f} s")
+    failures = [result.failure for result in results if result.failure]
+    if failures:
+        raise CheckError(f"{len(failures)} of {len(results)} rows failed\n\n" + "\n\n".join(failures))
+    return results
+
+
+def _attempt(case: Case) -> Result:
+    started = perf_counter()
+    try:
+        return check_op(case)
+    except CheckError as error:
+        return Result(case.op.name, case.label, float("nan"), perf_counter() - started, str(error))
+
+
+# ------------------------------------------------------------------------------------------- one experiment
+
+
+@dataclass
+class Run:
+    """One forward and backward pass: the output, and a gradient or None for each input."""
+
+    y: Array
+    gradients: list[Array | None]
+    dy: Array
+
+
+def _floating(case: Case) -> list[int]:
+    return [i for i, array in enumerate(case.inputs) if array.dtype.kind == "f"]
+
+
+def _cotangent(shape: tuple[int, ...], dtype: Any = np.float64) -> Array:
+    return np.asarray(Stream(1, "test").normal(shape=(*shape, 1)))[..., 0].astype(dtype)
+
+
+def _run(case: Case, arrays: Sequence[Array] | None = None, needs: Sequence[int] | None = None) -> Run:
+    """The op on these arrays (None: the row's own); gradients are asked of inputs `needs` (None: all)."""
+    arrays = [a.copy() for a in case.inputs] if arrays is None else arrays
+    asked = _floating(case) if needs is None else needs
+    # The very arrays, without a copy: an op that writes into its inputs must be caught.
+    leaves = [Tensor._wrap(array, requires_grad=i in asked) for i, array in enumerate(arrays)]
+    y = case.make()(*leaves)
+    dy = _cotangent(y.shape, y.dtype)
+    kept = dy.copy()
+    if asked:
+        y.backward(dy)
+    if not _equal(dy, kept):
+        raise CheckError("backward wrote into its dy")
+    return Run(y.numpy(), [leaf.grad for leaf in leaves], dy)
+
+
+def _equal(a: Array | None, b: Array | None) -> bool:
+    if a is None or b is None:
+        return a is b
+    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
+def _require_close(what: str, got: Array | None, wanted: Array | None, tolerance: float) -> None:
+    """Raises: CheckError if they differ by more than `tolerance` * max(1, |wanted|)."""
+    if got is None or wanted is None:
+        if got is not wanted:
+            raise CheckError(f"{what}: {'missing' if got is None else 'there, although nobody asked for it'}")
+        return
+    if got.shape != wanted.shape:
+        raise CheckError(f"{what} has shape {got.shape}, expected {wanted.shape}")
+    if got.size == 0:
+        return
+    difference = np.abs(got.astype(np.float64) - wanted.astype(np.float64))
+    allowed = tolerance * max(1.0, float(np.abs(wanted).max()))
+    if not bool((difference <= allowed).all()):
+        place = np.unravel_index(int(np.nan_to_num(difference, nan=np.inf).argmax()), difference.shape)
+        index = [int(i) for i in place]
+        raise CheckError(
+            f"{what} differs at {index}: {got[place]!r}, expected {wanted[place]!r} (allowed {allowed:.1e})"
+        )
+
+
+# ------------------------------------------------------------------------------------------------ the checks
+
+
+def shapes(case: Case) -> None:
+    """The output has the shape that shape() says, and shapes that do not fit raise ShapeError."""
+    _run(case)  # The engine refuses an output and gradients of other shapes.
+    for bad in case.bad_shapes:
+        try:
+            answer = case.make().shape(*bad)
+        except ShapeError as error:
+            if case.op.name not in str(error) and not any(str(s) in str(error) for s in bad):
+                raise CheckError(f"the error for {bad} names neither the op nor a shape: {error}") from error
+            continue
+        raise CheckError(f"shapes {bad} must raise ShapeError, got {answer}")
+
+
+def forward(case: Case) -> None:
+    """Forward agrees with the plain loops, in float64 and in float32, and float32 stays float32."""
+    if case.reference is None:
+        return
+    _require_close("the output", _run(case).y, case.expected(*case.inputs), FORWARD_FLOAT64)
+    narrow = [a.astype(np.float32) if a.dtype.kind == "f" else a for a in case.inputs]
+    wide = [a.astype(np.float64) if a.dtype.kind == "f" else a for a in narrow]
+    run = _run(case, narrow)
+    for array in (run.y, *run.gradients):
+        if array is not None and array.dtype != np.float32:
+            raise CheckError(f"an output or a gradient is {array.dtype} for float32 inputs")
+    _require_close("the float32 output", run.y, case.expected(*wide), FORWARD_FLOAT32)
+
+
+def gradients(case: Case) -> float:
+    """Backward gives the derivatives of forward, by central differences with a random cotangent.
+
+    Returns: the worst relative error, in norm, of an input's gradient; 0 if no input has one.
+    """
+    if not _floating(case):
+        return 0.0
+
+    def fn(*tensors: Tensor) -> Tensor:
+        return case.make()(*tensors)
+
+    try:
+        comparisons = compare_gradients(fn, list(case.inputs))
+        if any(c.wrong(GRADIENT_ATOL, GRADIENT_RTOL).any() for c in comparisons):
+            gradcheck(fn, list(case.inputs), atol=GRADIENT_ATOL, rtol=GRADIENT_RTOL)  # For its report.
+    except GradcheckError as error:
+        raise CheckError(str(error)) from error
+    worst = max(c.relative_error for c in comparisons)
+    if not worst <= RELATIVE_NORM:
+        raise CheckError(f"a gradient is off by {worst:.1e} of its norm, more than {RELATIVE_NORM:.0e}")
+    return worst
+
+
+def variants(case: Case) -> None:
+    """Every variant of the op's kernels gives the same output and gradients."""
+    for dtype, tolerance in ((np.float64, 1e-12), (np.float32, 2e-5)):
+        arrays = [a.astype(dtype) if a.dtype.kind == "f" else a for a in case.inputs]
+        usual = _run(case, arrays)
+        for variant in VARIANTS:
+            try:
+                with use_variant(variant):
+                    run = _run(case, arrays)
+            except VariantError:  # One of the op's kernels has no such variant.
+                continue
+            label = f"{variant}, {np.dtype(dtype)}"
+            _require_close(f"the output ({label})", run.y, usual.y, tolerance)
+            for i, (got, wanted) in enumerate(zip(run.gradients, usual.gradients, strict=True)):
+                _require_close(f"the gradient of input {i} ({label})", got, wanted, tolerance)
+
+
+def needs(case: Case) -> None:
+    """Asked for the gradient of one input alone, the op gives the same values, and None for the others."""
+    together = _run(case)
+    for i in _floating(case):
+        alone = _run(case, needs=[i])
+        _require_close("the output with one gradient asked", alone.y, together.y, 0.0)
+        _require_close(f"the gradient of input {i} alone", alone.gradients[i], together.gradients[i], 1e-12)
+        op = case.make()
+        leaves = [Tensor(a, requires_grad=j == i) for j, a in enumerate(case.inputs)]
+        y = op(*leaves)
+        for j, gradient in enumerate(op.backward(together.dy.reshape(y.shape))):
+            if j != i and gradient is not None:
+                raise CheckError(f"backward worked out the gradient of input {j}, which nobody asked for")
+    if any(g is not None for g in _run(case, needs=[]).gradients):
+        raise CheckError("a gradient was left although none was asked for")
+
+
+def manners(case: Case) -> None:
+    """Inputs are not written into; a second run gives the same bits, a second backward the same gradient."""
+    arrays = [a.copy() for a in case.inputs]
+    first = _run(case, arrays)
+    for i, (array, original) in enumerate(zip(arrays, case.inputs, strict=True)):
+        if not _equal(array, original):
+            raise CheckError(f"forward or backward wrote into input {i}")
+    second = _run(case, arrays)
+    if not _equal(first.y, second.y) or not all(map(_equal, first.gradients, second.gradients)):
+        raise CheckError("two runs gave different bits")
+    leaves = [Tensor(a, requires_grad=i in _floating(case)) for i, a in enumerate(case.inputs)]
+    y = case.make()(*leaves)
+    for times in (1, 2):
+        if y.requires_grad:
+            y.backward(first.dy, retain_graph=True)
+        for i, (leaf, once) in enumerate(zip(leaves, first.gradients, strict=True)):
+            wanted = None if once is None else times * once
+            _require_close(f"the gradient of input {i} after backward no. {times}", leaf.grad, wanted, 1e-12)
+
+
+def layouts(case: Case) -> None:
+    """Inputs and a cotangent that are not contiguous give the same values."""
+    usual = _run(case)
+    strided = [_strided(a) for a in case.inputs]
+    run = _run(case, strided)
+    _require_close("the output of strided inputs", run.y, usual.y, 1e-12)
+    for i, (got, wanted) in enumerate(zip(run.gradients, usual.gradients, strict=True)):
+        _require_close(f"the gradient of strided input {i}", got, wanted, 1e-12)
+    leaves = [Tensor(a, requires_grad=i in _floating(case)) for i, a in enumerate(case.inputs)]
+    y = case.make()(*leaves)
+    if y.requires_grad:
+        y.backward(_strided(usual.dy))
+    for i, (leaf, wanted) in enumerate(zip(leaves, usual.gradients, strict=True)):
+        _require_close(f"the gradient of input {i} for a strided dy", leaf.grad, wanted, 1e-12)
+
+
+def _strided(array: Array) -> Array:
+    """The same values, every axis reversed in memory and every second element unused."""
+    wide = np.zeros([2 * extent for extent in array.shape[::-1]], dtype=array.dtype)
+    every_second: tuple[Any, ...] = (*(slice(None, None, 2) for _ in array.shape), ...)
+    view = wide[every_second].T
+    view[...] = array
+    return view
+
+
+def cost(case: Case) -> None:
+    """The cost is what the loops count, and bytes follow the convention: inputs and output, once."""
+    if case.reference is None:
+        return
+    shapes_in = [a.shape for a in case.inputs]
+    promised = case.make().cost(*shapes_in, itemsize=4)
+    counted = count_flops(case.reference, *case.inputs, **case.params)
+    if counted + case.uncounted != promised.flops:
+        raise CheckError(f"cost() says {promised.flops} flops, the loops count {counted + case.uncounted}")
+    wide = case.make().cost(*shapes_in, itemsize=8)
+    if wide.flops != promised.flops or wide.bytes != 2 * promised.bytes:
+        raise CheckError(f"cost() does not scale with itemsize: {promised} for 4 bytes, {wide} for 8")
+
+
+CHECKS: tuple[Callable[[Case], float | None], ...] = (
+    shapes,
+    forward,
+    variants,
+    gradients,
+    needs,
+    manners,
+    layouts,
+    cost,
+)

@@ -1,0 +1,106 @@
+"""check_op on ops of one's own, and the report of all rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from minialex.cost import Cost
+from minialex.errors import MinialexError
+from minialex.shapes import Shape
+from minialex.tensor import Gradients, Op
+from minialex.testing import Case, CheckError, Result, check_op, grid, run_all_cases
+
+
+class ClipOp(Op):
+    """y = min(max(x, low), high). Shapes: any -> the same."""
+
+    def __init__(self, low: float, high: float) -> None:
+        self.low, self.high = low, high
+
+    def shape(self, x: Shape) -> Shape:
+        return x
+
+    def cost(self, x: Shape, itemsize: int = 4) -> Cost:
+        return Cost.of(2 * int(np.prod(x)), x, x, itemsize=itemsize)
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        self.save(x)
+        return np.clip(x, self.low, self.high)
+
+    def backward(self, dy: np.ndarray) -> Gradients:
+        (x,) = self.saved
+        return (dy * ((x > self.low) & (x < self.high)),)
+
+
+def clip_loops(x: np.ndarray, low: float, high: float) -> np.ndarray:
+    y = np.empty(x.shape, x.dtype)
+    for index in np.ndindex(x.shape):
+        y[index] = low if x[index] < low else high if x[index] > high else x[index]
+    return y
+
+
+LIMITS = {"low": -0.8, "high": 1.1}
+
+
+def test_an_op_of_ones_own() -> None:
+    x = grid(3, 4)
+    skipped = int((x < LIMITS["low"]).sum())  # One comparison is enough for these.
+    result = check_op(Case(ClipOp, (x,), LIMITS, clip_loops, uncounted=skipped))
+    assert isinstance(result, Result)
+    assert (result.op, result.case, result.failure) == ("clip", "clip (3,4) low=-0.8 high=1.1", "")
+    assert result.relative_error < 1e-8
+
+
+def test_by_class_and_without_a_reference() -> None:
+    assert check_op(ClipOp, [grid(3, 4)], LIMITS).relative_error < 1e-8
+    with pytest.raises(ValueError, match="has no reference"):
+        Case(ClipOp, (grid(2),), LIMITS).expected(grid(2))
+
+
+def test_a_wrong_cost_is_counted() -> None:
+    message = r"clip \(3,4\) .*\n  cost: cost\(\) says 24 flops, the loops count \d+"
+    with pytest.raises(CheckError, match=message):
+        check_op(ClipOp, [grid(3, 4)], LIMITS, clip_loops)
+
+
+def test_a_wrong_forward_is_named_with_its_place() -> None:
+    with pytest.raises(CheckError, match=r"forward: the output differs at \[\d\]: .*expected"):
+        check_op(ClipOp, [grid(4)], LIMITS, lambda x, low, high: clip_loops(x, low, high) + 0.5)
+
+
+def test_an_op_that_raises_is_a_failure() -> None:
+    class BrokenOp(ClipOp):
+        def backward(self, dy: np.ndarray) -> Gradients:
+            raise IndexError("off by one")
+
+    with pytest.raises(CheckError, match="IndexError: off by one"):
+        check_op(BrokenOp, [grid(4)], LIMITS)
+
+
+def test_bad_shapes_must_be_refused() -> None:
+    with pytest.raises(CheckError, match=r"shapes .* must raise ShapeError, got \(3, 1\)"):
+        check_op(Case(ClipOp, (grid(4),), LIMITS, bad_shapes=[((3, 1),)]))
+
+
+def test_the_report_has_a_line_for_every_op() -> None:
+    lines: list[str] = []
+    rows = [Case(ClipOp, (grid(n),), LIMITS) for n in (2, 3)]
+    results = run_all_cases(lines.append, rows)
+    assert [r.op for r in results] == ["clip", "clip"]
+    (line,) = lines
+    assert line.startswith("clip")
+    assert "2 rows  ok" in line
+
+
+def test_failures_are_told_together_with_exit_code_6(capsys: pytest.CaptureFixture[str]) -> None:
+    class WrongOp(ClipOp):
+        def backward(self, dy: np.ndarray) -> Gradients:
+            return (dy * 1.5,)
+
+    rows = [Case(op, (grid(4),), LIMITS) for op in (ClipOp, WrongOp)]
+    with pytest.raises(MinialexError) as caught:
+        run_all_cases(cases=rows)
+    assert caught.value.exit_code == 6
+    assert str(caught.value).startswith("1 of 2 rows failed\n\nwrong (4,)")
+    assert "FAILED 1" in capsys.readouterr().out.splitlines()[1]
