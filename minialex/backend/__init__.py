@@ -20,6 +20,7 @@ from minialex.backend.kernel import (
     per_image,
     use_variant,
 )
+from minialex.backend.memory import keep_freed_memory
 from minialex.backend.sources import cuda_source_dir
 from minialex.backend.threads import for_ranges, num_threads, one_blas_thread, scratch
 
@@ -35,6 +36,7 @@ __all__ = [
     "for_ranges",
     "forced_variant",
     "jit",
+    "keep_freed_memory",
     "matmul",
     "num_threads",
     "one_blas_thread",

@@ -4,9 +4,8 @@ from minialex.ops.activations import ReluOp, SigmoidOp, TanhOp, relu, sigmoid, t
 from minialex.ops.basic import exp, flatten, log, matmul, mean, reshape, sum, transpose
 from minialex.ops.concatenation import ConcatenateOp, concatenate
 from minialex.ops.convolution import Conv2dOp, conv2d
-from minialex.ops.losses import CrossEntropyOp, cross_entropy
-from minialex.ops.regularization import DropoutOp, dropout
 from minialex.ops.fully_connected import LinearOp, linear
+from minialex.ops.losses import CrossEntropyOp, cross_entropy
 from minialex.ops.normalization import LocalResponseNormOp, local_response_norm
 from minialex.ops.pooling import (
     AdaptiveAvgPool2dOp,
@@ -17,6 +16,7 @@ from minialex.ops.pooling import (
     max_pool2d,
 )
 from minialex.ops.probabilities import LogSoftmaxOp, SoftmaxOp, log_softmax, softmax
+from minialex.ops.regularization import DropoutOp, dropout
 
 __all__ = [
     "AdaptiveAvgPool2dOp",

@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip insta
 
 
 class TorchLocalResponseNorm(torch.nn.Module):
-    """The paper's dialect by PyTorch's operation: its alpha is divided by size, so ours goes in times size."""
+    """The paper's dialect by PyTorch's operation, which divides alpha by size: ours goes in times size."""
 
     def __init__(self, layer: nn.LocalResponseNorm) -> None:
         super().__init__()
