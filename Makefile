@@ -13,6 +13,9 @@
 SHELL := /bin/sh
 PYTHON ?=
 FLOWERS_OUT ?=
+# The drawn flowers have fewer pictures than the photographs, and their flowers stand nearer the edge: smaller
+# batches give more steps, and larger crops lose fewer flowers. Later options win, so FLOWERS_FLAGS can differ.
+FLOWERS_RECIPE := --data drawn --batch-size 16 --crop-scale 0.35
 FLOWERS_FLAGS ?=
 PYTEST_FLAGS ?=
 
@@ -34,7 +37,7 @@ flowers: $(VENV)/ready
 	    out=runs/flowers; \
 	    while [ -e "$$out" ]; do out=runs/flowers-$$number; number=$$((number + 1)); done; \
 	fi; \
-	$(BIN)/python examples/train_flowers.py --data drawn --out "$$out" $(FLOWERS_FLAGS) && \
+	$(BIN)/python examples/train_flowers.py $(FLOWERS_RECIPE) --out "$$out" $(FLOWERS_FLAGS) && \
 	echo "The results are in $$out: history.png, confusion.png, mistakes.png, best.safetensors."
 
 test: $(VENV)/ready-test

@@ -1,0 +1,318 @@
+"""The `minialex` command: options in, plain words and exit codes out. The work is done elsewhere."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from minialex.errors import DataError, DeviceError, MinialexError, UsageError
+from minialex.version import __version__
+
+if TYPE_CHECKING:
+    from minialex.train import TrainConfig
+
+app = typer.Typer(
+    help="Train convolutional networks on photographs, and use what was trained.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, cuda:N, or auto: a GPU if one can be used.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+CheckpointArgument = Annotated[
+    Path, typer.Argument(metavar="CHECKPOINT", help="best.safetensors or last.safetensors of a run.")
+]
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """Inside, what a user can mend ends the command with its message and exit code, no traceback."""
+    from minialex.train.interrupt import Interrupted
+
+    try:
+        yield
+    except Interrupted as stop:
+        print(f"\n{stop}", file=sys.stderr)
+        raise typer.Exit(stop.exit_code) from None
+    except MinialexError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(error.exit_code) from None
+    except MemoryError as error:  # CuPy's own out-of-memory error is one, too.
+        print(f"error: out of memory ({error}); a smaller --batch-size needs less", file=sys.stderr)
+        raise typer.Exit(DeviceError.exit_code) from None
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        raise typer.Exit(130) from None
+
+
+def with_training_flags(run: Callable[[TrainConfig], None]) -> Callable[..., None]:
+    """A command with all options of a training run, which calls `run` with them as a TrainConfig."""
+
+    def command(
+        context: typer.Context,
+        data: Annotated[
+            str | None,
+            typer.Option(
+                help="A folder with one folder of pictures a class, or 'drawn'. [default: the flowers, from "
+                "MINIALEX_DATA, the cache, or the network]"
+            ),
+        ] = None,
+        model: Annotated[str, typer.Option(help="The network: flowers, lenet5, ...")] = "flowers",
+        device: DeviceOption = "auto",
+        epochs: Annotated[int, typer.Option(help="Passes over the training pictures.")] = 10,
+        batch_size: Annotated[int, typer.Option(help="Pictures in a batch.")] = 32,
+        optimizer: Annotated[str, typer.Option(help="adam or sgd.")] = "adam",
+        lr: Annotated[
+            float | None, typer.Option(help="Learning rate. [default: 2e-4 for adam, 0.01 for sgd]")
+        ] = None,
+        weight_decay: Annotated[
+            float | None, typer.Option(help="[default: 0 for adam, 5e-4 for sgd]")
+        ] = None,
+        momentum: Annotated[float | None, typer.Option(help="For sgd. [default: 0.9]")] = None,
+        schedule: Annotated[
+            str,
+            typer.Option(
+                help="How lr falls: constant, step[:EPOCHS], multistep[:A,B,...], plateau[:PATIENCE] or "
+                "cosine[:WARM-UP EPOCHS]."
+            ),
+        ] = "constant",
+        accumulate: Annotated[int, typer.Option(help="Batches whose gradients make one step.")] = 1,
+        clip_norm: Annotated[float | None, typer.Option(help="Longest gradient. [default: no limit]")] = None,
+        augment: Annotated[
+            bool, typer.Option("--augment/--no-augment", help="Crop and flip training pictures at random.")
+        ] = True,
+        crop_scale: Annotated[
+            float, typer.Option(help="Smallest part of a training picture's area that a crop takes.")
+        ] = 0.08,
+        seed: Annotated[int, typer.Option(help="Decides weights, split, order, crops and dropout.")] = 0,
+        split: Annotated[
+            str,
+            typer.Option(help="Per cent to train on, to choose by and to test on; 90/10 keeps no test part."),
+        ] = "80/10/10",
+        limit: Annotated[
+            int | None, typer.Option(help="Pictures to use in all, each class by its share. [default: all]")
+        ] = None,
+        workers: Annotated[
+            int | None, typer.Option(help="Processes that load pictures. [default: by the number of cores]")
+        ] = None,
+        save_every: Annotated[
+            int | None,
+            typer.Option(
+                metavar="STEPS",
+                help="Save so often within an epoch. [default: every minute]",
+            ),
+        ] = None,
+        out: Annotated[
+            str | None, typer.Option(help="The run's folder. [default: runs/MODEL-1, -2, ...]")
+        ] = None,
+        resume: Annotated[
+            str | None, typer.Option(help="Go on with a run: its folder, or the checkpoint in it.")
+        ] = None,
+        overwrite: Annotated[bool, typer.Option(help="Replace an older run in --out.")] = False,
+        on_bad_image: Annotated[
+            str, typer.Option(help="stop, or skip: at files that are no readable pictures.")
+        ] = "stop",
+    ) -> None:
+        with user_errors():
+            run(_config(context))
+
+    command.__doc__ = run.__doc__
+    return command
+
+
+def _config(context: typer.Context) -> TrainConfig:
+    from minialex.train import TrainConfig
+
+    known = {f.name for f in dataclasses.fields(TrainConfig)}
+    values = {name: value for name, value in context.params.items() if name in known}
+    given = {name for name in values if _was_given(context, name)}
+    return TrainConfig(**values, given=frozenset(given))
+
+
+def _was_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def training_script(run: Callable[[TrainConfig], None]) -> Callable[[], None]:
+    """Turn `run(config)` into a script's main function with the options of `minialex train`."""
+    script = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    script.command()(with_training_flags(run))
+    return script
+
+
+@app.callback(invoke_without_command=True)
+def main_options(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Train convolutional networks on photographs, and use what was trained."""
+    if version:
+        print(f"minialex {__version__}")
+        raise typer.Exit()
+
+
+def _train(config: TrainConfig) -> None:
+    """Train a network, or go on with a run."""
+    from minialex.train import train
+
+    train(config)
+
+
+app.command("train")(with_training_flags(_train))
+
+
+@app.command()
+def predict(
+    checkpoint: CheckpointArgument,
+    pictures: Annotated[
+        list[Path], typer.Argument(help="Picture files, or folders of them.", metavar="IMAGE")
+    ],
+    device: DeviceOption = "cpu",
+    as_json: JsonOption = False,
+) -> None:
+    """Say what is on pictures.
+
+    Every class with its probability, the most probable first.
+    """
+    from minialex.train import load
+
+    with user_errors():
+        files = picture_files(pictures)
+        predictor = load(checkpoint, device)
+        answers, failed = [], False
+        for file in files:
+            try:
+                prediction = predictor.predict(file)
+            except DataError as error:
+                # One bad file among many must not hide the answers to the others.
+                print(f"error: {error}", file=sys.stderr)
+                failed = True
+                continue
+            classes = [{"class": name, "probability": probability} for name, probability in prediction]
+            answers.append({"image": str(file), "predictions": classes})
+            if not as_json:
+                print(f"{file}\n{_indented(str(prediction))}")
+        if as_json:
+            print(json.dumps(answers, indent=2, ensure_ascii=False))
+        if failed:
+            raise typer.Exit(DataError.exit_code)
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {line}" for line in text.splitlines())
+
+
+def picture_files(paths: list[Path]) -> list[Path]:
+    """The files named, and the pictures in the folders named, in the order of their names.
+
+    Raises: DataError for a path that is not there, or a folder without pictures.
+    """
+    from minialex.data.images import SUFFIXES
+
+    files = []
+    for path in paths:
+        if not path.exists():
+            raise DataError(f"there is no picture or folder {path}; check the path")
+        if not path.is_dir():
+            files.append(path)
+            continue
+        inside = sorted(
+            f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES and not f.name.startswith(".")
+        )
+        if not inside:
+            raise DataError(f"the folder {path} holds no pictures ({', '.join(sorted(SUFFIXES))})")
+        files += inside
+    return files
+
+
+@app.command()
+def evaluate(
+    checkpoint: CheckpointArgument,
+    data: Annotated[
+        str | None, typer.Option(help="A folder of pictures. [default: what the run was trained on]")
+    ] = None,
+    part: Annotated[
+        str | None,
+        typer.Option(help="test, validation or train of the run's own split, or all. [default: test]"),
+    ] = None,
+    device: DeviceOption = "auto",
+    batch_size: Annotated[int, typer.Option(help="Pictures in a batch.")] = 32,
+    workers: Annotated[int, typer.Option(help="Processes that load pictures.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure a trained network.
+
+    On the test part of its own split, on another part, or on a whole folder of pictures.
+    """
+    from minialex.train import load
+    from minialex.train.judging import judge
+    from minialex.train.report import accuracy_lines
+    from minialex.train.reporter import SilentReporter, default_reporter
+
+    with user_errors():
+        reporter = SilentReporter() if as_json else default_reporter()
+        predictor = load(checkpoint, device, reporter.say)
+        result = judge(
+            predictor, checkpoint, reporter, data=data, part=part, batch_size=batch_size, workers=workers
+        )
+        if as_json:
+            print(json.dumps(result.to_json(), indent=2, ensure_ascii=False))
+            return
+        reporter.say(f"data: {result.description}")
+        for line in accuracy_lines(result.evaluation, predictor.classes, result.part):
+            reporter.say(line)
+
+
+@app.command()
+def summary(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="flowers, single, grouped, owt or lenet5.")],
+    classes: Annotated[
+        int | None, typer.Option(help="Number of classes. [default: the network's own]")
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Pixels a side. [default: the network's own]")
+    ] = None,
+    batch: Annotated[int, typer.Option(help="Pictures in the batch that is counted.")] = 1,
+) -> None:
+    """List a network's layers and what they cost.
+
+    Output shape, parameters, FLOPs, bytes of activations, and the totals.
+    """
+    from minialex import models
+    from minialex.train import summarize
+    from minialex.train.setup import check_model
+
+    with user_errors():
+        check_model(model)
+        for name, value in (("--classes", classes), ("--image-size", image_size), ("--batch", batch)):
+            if value is not None and value < 1:
+                raise UsageError(f"{name} must be at least 1, got {value}")
+        print(summarize(models.build(model, classes, image_size), model, batch))
+
+
+@app.command()
+def gradcheck() -> None:
+    """Check the gradients of every operation.
+
+    Against finite differences in double precision, with random cotangents.
+    """
+    from minialex import testing
+
+    with user_errors():
+        results = testing.run_all_cases(print)
+        print(f"all {len(results)} rows hold")
+
+
+def main() -> None:
+    """The entry point of the `minialex` command and of `python -m minialex`."""
+    app(prog_name="minialex")

@@ -1,0 +1,26 @@
+"""Which device a run is on: `auto` may fall back to the CPU and says so, `cuda` never does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from minialex.backend import require_device
+from minialex.errors import DeviceError
+
+
+def choose_device(device: str, say: Callable[[str], object] = print) -> str:
+    """The canonical name of the device that `device` asks for, which can be used now.
+
+    Args:   device: "cpu", "cuda", "cuda:N", "cuda-emulated" or "auto"; say: is told what auto chose.
+    Raises: DeviceError if the device cannot be used, saying what is missing.
+    """
+    if device != "auto":
+        return require_device(device)
+    try:
+        return require_device("cuda")
+    except DeviceError as error:
+        reason = (
+            "CuPy is not installed" if "not installed" in str(error) else "CuPy finds no usable GPU or driver"
+        )
+        say(f"no GPU can be used ({reason}): using the CPU")
+        return require_device("cpu")

@@ -1,0 +1,198 @@
+"""What is said and written at the beginning of a run, and at its end."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from minialex.train.checkpoint import load_checkpoint
+from minialex.train.files import atomic_write_json, atomic_write_text
+from minialex.train.history import EpochRecord, write_history
+from minialex.train.machine import device_name, environment
+from minialex.train.metrics import Evaluation, IntArray, as_percent, class_figures, wilson_interval
+from minialex.train.plots import Mistake, plot_confusion, plot_history, plot_mistakes
+from minialex.train.reporter import table
+from minialex.train.run_folder import BEST
+from minialex.train.setup import Run, load_weights
+
+MOST_MISTAKES = 12
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What came out of a run.
+
+    Args:
+        out: the folder with everything. checkpoint: the best epoch's weights in it.
+        history: one record an epoch. best_epoch, best_val_accuracy: by which the weights were chosen.
+        part: what the figures below are of: "test", or "validation" for a split in two.
+        accuracy, interval: on that part, with its 95 % interval. confusion: row = true class.
+    """
+
+    out: Path
+    checkpoint: Path
+    history: tuple[EpochRecord, ...]
+    best_epoch: int
+    best_val_accuracy: float
+    part: str
+    accuracy: float
+    interval: tuple[float, float]
+    confusion: IntArray
+
+    @property
+    def test_accuracy(self) -> float | None:
+        """The accuracy on pictures that had no part in training or choosing; None for a split in two."""
+        return self.accuracy if self.part == "test" else None
+
+
+def announce(run: Run) -> None:
+    """Say what is about to happen: device, data, split, parameters."""
+    say = run.reporter.say
+    say(f"device: {run.device} ({device_name(run.device)})")
+    say(f"data: {run.parts.description}")
+    training, validation, test = run.parts.sizes
+    test_text = f"{test:,} to test on" if test else "none to test on"
+    say(f"split: {training:,} pictures to train on, {validation:,} to choose the best epoch by, {test_text}")
+    say(f"classes: {', '.join(run.parts.dataset.classes)}")
+    say()
+    say(parameter_table(run.config.model, run.model))
+    say()
+    position = run.position
+    if position.step or position.epoch > 1:
+        say(f"resuming {run.folder.path} at epoch {position.epoch}, batch {position.batch}")
+    say(f"writing to {run.folder.path}")
+
+
+def parameter_table(name: str, model: Any) -> str:
+    """Every parameter with its shape and count, and the total."""
+    rows = [("parameter", "shape", "count")]
+    total = 0
+    for parameter_name, parameter in model.named_parameters():
+        rows.append((parameter_name, " x ".join(map(str, parameter.shape)), f"{parameter.size:,}"))
+        total += parameter.size
+    rows.append((f"{name}, all", "", f"{total:,}"))
+    return table(rows, right=(2,))
+
+
+def write_beginnings(run: Run) -> None:
+    """class_indices.json, config.json and split.json. Raises: OutputError."""
+    classes = {str(i): name for i, name in enumerate(run.parts.dataset.classes)}
+    atomic_write_json(run.folder / "class_indices.json", classes)
+    config = {
+        "options": run.config.to_dict(),
+        "data": {"folder": str(Path(run.parts.dataset.root).resolve()), "description": run.parts.description},
+        "environment": environment(run.device),
+        "command": sys.argv,
+    }
+    atomic_write_json(run.folder / "config.json", config)
+    atomic_write_json(run.folder / "split.json", run.parts.split.manifest())
+
+
+def finish(run: Run, evaluate: Callable[[str], Evaluation]) -> TrainResult:
+    """Judge the best epoch's weights, write the last files, and say where everything is."""
+    assert run.best is not None  # There is at least one epoch.
+    load_weights(run.model, load_checkpoint(run.folder / BEST), run.folder / BEST)
+    part = "test" if run.parts.sizes[2] else "validation"
+    evaluation = evaluate(part)
+    # Written again: a run that was killed between its last checkpoint and these has old ones, or none.
+    write_history(run.folder / "history.csv", run.history)
+    plot_history(run.folder / "history.png", run.history, run.best.epoch)
+    write_answers(run.folder.path, run.parts.dataset, evaluation, part)
+    result = TrainResult(
+        out=run.folder.path,
+        checkpoint=run.folder / BEST,
+        history=tuple(run.history),
+        best_epoch=run.best.epoch,
+        best_val_accuracy=run.best.val_accuracy,
+        part=part,
+        accuracy=evaluation.accuracy,
+        interval=wilson_interval(evaluation.correct, len(evaluation.labels)),
+        confusion=evaluation.confusion(),
+    )
+    for line in closing_lines(run, result, evaluation):
+        run.reporter.say(line)
+    return result
+
+
+def write_answers(folder: Path, dataset: Any, evaluation: Evaluation, part: str) -> None:
+    """confusion.csv, confusion.png and mistakes.png in `folder`. Raises: OutputError."""
+    classes = dataset.classes
+    confusion = evaluation.confusion()
+    atomic_write_text(folder / "confusion.csv", confusion_csv(confusion, classes))
+    title = f"{part}: {evaluation.correct} of {len(evaluation.labels)} right"
+    plot_confusion(folder / "confusion.png", confusion, classes, title)
+    plot_mistakes(
+        folder / "mistakes.png", find_mistakes(dataset, evaluation), f"{part}: surest wrong answers"
+    )
+
+
+def confusion_csv(confusion: IntArray, classes: Sequence[str]) -> str:
+    """Rows are true classes, columns the answers."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["true class / answer", *classes])
+    for name, row in zip(classes, confusion.tolist(), strict=True):
+        writer.writerow([name, *row])
+    return text.getvalue()
+
+
+def find_mistakes(dataset: Any, evaluation: Evaluation) -> list[Mistake]:
+    """The photographs of the surest wrong answers, surest first."""
+    mistakes = []
+    for i in evaluation.worst_mistakes(MOST_MISTAKES):
+        index = int(evaluation.indices[i])
+        answer = int(evaluation.predictions[i])
+        mistakes.append(
+            Mistake(
+                dataset.load(index),
+                dataset.names[index],
+                dataset.classes[int(evaluation.labels[i])],
+                dataset.classes[answer],
+                float(evaluation.probabilities[i, answer]),
+            )
+        )
+    return mistakes
+
+
+def accuracy_lines(evaluation: Evaluation, classes: Sequence[str], part: str) -> list[str]:
+    """The accuracy with its interval, and a table of the classes."""
+    low, high = wilson_interval(evaluation.correct, len(evaluation.labels))
+    rows = [("class", "pictures", "found", "of its answers right")]
+    for figures in class_figures(evaluation.confusion(), classes):
+        rows.append(
+            (figures.name, str(figures.count), as_percent(figures.recall), as_percent(figures.precision))
+        )
+    return [
+        f"{part} accuracy: {evaluation.accuracy:.3f} ({evaluation.correct} of {len(evaluation.labels)}), "
+        f"95 % interval {low:.3f} to {high:.3f}, {part} loss: {evaluation.loss:.3f}",
+        "",
+        table(rows, right=(1, 2, 3)),
+    ]
+
+
+def closing_lines(run: Run, result: TrainResult, evaluation: Evaluation) -> list[str]:
+    """What the user reads when the run is over."""
+    lines = ["", f"best epoch: {result.best_epoch}, validation accuracy {result.best_val_accuracy:.3f}"]
+    lines += accuracy_lines(evaluation, run.parts.dataset.classes, result.part)
+    if result.part == "validation":
+        lines += [
+            "The epoch was chosen by these same pictures, so that new ones will do a little worse; "
+            "--split 80/10/10 keeps some apart to test on."
+        ]
+    example = run.parts.dataset.path(int(evaluation.indices[0]))
+    lines += [
+        "",
+        f"written to {result.out}:",
+        f"  {BEST} (the best epoch's network), last.safetensors (to resume from)",
+        "  history.csv, history.png, confusion.csv, confusion.png, mistakes.png",
+        "  class_indices.json, config.json, split.json",
+        "Try it on a picture:",
+        f"  minialex predict {shlex.quote(str(result.checkpoint))} {shlex.quote(str(example))}",
+    ]
+    return lines

@@ -1,0 +1,172 @@
+"""A run's folder: which file is where, who may write in it, and what to do with an older run."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shlex
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+from minialex.errors import CheckpointError, OutputError
+from minialex.train.files import output_errors, remove_temporaries
+
+LAST = "last.safetensors"
+BEST = "best.safetensors"
+FILES = (
+    LAST,
+    BEST,
+    "class_indices.json",
+    "config.json",
+    "split.json",
+    "history.csv",
+    "history.png",
+    "confusion.csv",
+    "confusion.png",
+    "mistakes.png",
+)
+LOCK = ".lock"
+
+
+class RunFolder:
+    """The folder of --out, held by one run at a time.
+
+    The lock is the system's (flock): it ends with the process that holds it, however that ends, so that the
+    file which a killed run leaves behind blocks nobody.
+    """
+
+    def __init__(self, path: Path, lock: IO[str]) -> None:
+        self.path = path
+        self._lock = lock
+
+    @classmethod
+    def create(cls, out: str | None, *, model: str, overwrite: bool) -> RunFolder:
+        """Make or enter the folder of a new run. `out` None takes the first free runs/MODEL-N.
+
+        Raises: OutputError if it cannot be written to, another run is writing there, or it holds files of
+                a run and `overwrite` is not set.
+        """
+        path = Path(out) if out is not None else _free_folder(model)
+        with output_errors(path):
+            path.mkdir(parents=True, exist_ok=True)
+        folder = cls(path, _acquire(path))
+        try:
+            folder._make_room(overwrite)
+        except BaseException:
+            folder.close()
+            raise
+        return folder
+
+    @classmethod
+    def reopen(cls, path: Path) -> RunFolder:
+        """Enter the folder of a run that is to go on. Raises: OutputError as `create`."""
+        folder = cls(path, _acquire(path))
+        remove_temporaries(path)
+        return folder
+
+    def _make_room(self, overwrite: bool) -> None:
+        remove_temporaries(self.path)
+        there = [name for name in FILES if (self.path / name).exists()]
+        if there and not overwrite:
+            hint = f"--resume {shlex.quote(str(self.path))} goes on with it, " if LAST in there else ""
+            raise OutputError(
+                f"{self.path} already holds a run "
+                f"({', '.join(there[:3])}{', ...' if len(there) > 3 else ''}): "
+                f"{hint}--overwrite replaces it, or choose another --out"
+            )
+        with output_errors(self.path):
+            for name in there:
+                (self.path / name).unlink()
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let the next run in, and remove the folder if nothing was ever written there."""
+        with contextlib.suppress(OSError):  # The folder may be gone, or no longer writable: nothing is lost.
+            (self.path / LOCK).unlink()
+        self._lock.close()
+        with contextlib.suppress(OSError):  # Not empty, as it should be.
+            self.path.rmdir()
+
+
+def find_checkpoint(resume: str) -> Path:
+    """The checkpoint to go on from: `resume` itself, or last.safetensors in the folder `resume`.
+
+    Raises: CheckpointError if there is none.
+    """
+    path = Path(resume)
+    if not path.exists():
+        raise CheckpointError(f"--resume {resume}: there is no such folder or checkpoint")
+    if not path.is_dir():
+        return path
+    if not (path / LAST).exists():
+        raise CheckpointError(
+            f"--resume {resume}: the folder holds no {LAST}; nothing was saved there, so start a new run"
+        )
+    return path / LAST
+
+
+def _free_folder(model: str) -> Path:
+    number = 1
+    while True:
+        path = Path("runs") / f"{model}-{number}"
+        if not path.exists():
+            return path
+        number += 1
+
+
+def _acquire(path: Path) -> IO[str]:
+    """The folder's lock file, locked. Raises: OutputError naming the process that holds it."""
+    with output_errors(path):
+        while True:
+            file = open(path / LOCK, "a+")  # noqa: SIM115 - held open as long as the run lasts
+            try:
+                _flock(file, path)
+            except BaseException:
+                file.close()
+                raise
+            if _is_still_there(file, path / LOCK):
+                break
+            file.close()  # The run before us removed it between our open and our lock: once more.
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+    return file
+
+
+def _flock(file: IO[str], path: Path) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows: two runs in one folder are the user's care there.
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+            return  # A file system without locks; refusing to train there would help nobody.
+        if error.errno not in (errno.EAGAIN, errno.EACCES):
+            raise
+        file.seek(0)
+        owner = file.read().strip() or "unknown"
+        raise OutputError(
+            f"another run (process {owner}) is writing to {path}; wait for it, stop it, or choose another "
+            "--out"
+        ) from error
+
+
+def _is_still_there(file: IO[str], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,81 @@
+"""One step of the optimiser, over one batch or several."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minialex import ops
+from minialex.backend import to_device
+from minialex.errors import NumericalError
+from minialex.optim import clip_grad_norm_
+from minialex.rng import random_scope
+from minialex.tensor import Tensor
+from minialex.train.diagnose import explain_breakdown
+from minialex.train.metrics import RunningMean
+
+
+@dataclass
+class Stepper:
+    """What a step needs besides the pictures.
+
+    Args:   device: the canonical name; seed: of the run; clip_norm: the longest gradient allowed, or None.
+    """
+
+    model: Any
+    optimizer: Any
+    device: str
+    seed: int
+    clip_norm: float | None = None
+
+    def add_gradients(self, batch: Any, number: int, share: float, mean: RunningMean) -> None:
+        """Forward and backward of one batch, and its figures into `mean`.
+
+        Args:   number: of the batch, counted from the beginning of the run: the address of its dropout
+                masks; share: this batch's part of the pictures in the step.
+        Raises: NumericalError if the loss is not finite, saying which op in which layer.
+        """
+        labels = to_device(batch.labels, self.device)
+        with random_scope(self.seed, number):
+            logits = self.model(Tensor(batch.images, device=self.device))
+            loss = ops.cross_entropy(logits, labels)
+            value = loss.item()
+            if not math.isfinite(value):
+                self.break_down(f"the loss is {value}", batch, number)
+            (loss if share == 1 else loss * share).backward()
+        right = int((logits.data.argmax(axis=1) == labels).sum())
+        mean.add(value, right, len(batch.labels))
+
+    def update(self, batch: Any, number: int) -> None:
+        """Shorten the gradient if it is too long, and step. `batch` and `number` are the last ones added.
+
+        Raises: NumericalError if the gradient is not finite; no weight has changed then.
+        """
+        if self.clip_norm is not None:
+            norm = clip_grad_norm_(self.model.parameters(), self.clip_norm)
+        else:
+            norm = gradient_norm(self.model)
+        if not math.isfinite(norm):
+            self.break_down(f"the gradient's length is {norm}", batch, number)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def break_down(self, seen: str, batch: Any, number: int) -> None:
+        """Raises: NumericalError with what was seen and where it began."""
+        where = explain_breakdown(self.model, batch.images, batch.labels, seed=self.seed, step=number)
+        raise NumericalError(f"{seen}. {where}")
+
+
+def gradient_norm(model: Any) -> float:
+    """The Euclidean length of all gradients together; NaN or infinity if any of them is not finite.
+
+    Looked at in every step, and so summed in the gradients' own precision: `clip_grad_norm_`, whose result
+    changes the weights, is exact and slower.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        return math.sqrt(
+            sum(float((p.grad * p.grad).sum()) for p in model.parameters() if p.grad is not None)
+        )

@@ -1,0 +1,94 @@
+"""What a network is made of and what it costs: one forward pass of zeros, watched by an observer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minialex.tensor import Event, Tensor, no_grad, observe
+from minialex.train.layers import LayerNames
+from minialex.train.reporter import table
+
+
+@dataclass(frozen=True)
+class Row:
+    """One op of the forward pass: FLOPs (a multiply-accumulate is 2) and bytes of its output."""
+
+    layer: str
+    op: str
+    shape: tuple[int, ...]
+    parameters: int
+    flops: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A network's rows, for an input of `input_shape`."""
+
+    name: str
+    input_shape: tuple[int, ...]
+    rows: tuple[Row, ...]
+
+    @property
+    def parameters(self) -> int:
+        """Trained numbers in all."""
+        return sum(row.parameters for row in self.rows)
+
+    @property
+    def flops(self) -> int:
+        """Of the forward pass."""
+        return sum(row.flops for row in self.rows)
+
+    @property
+    def bytes(self) -> int:
+        """Of all outputs together, as float32."""
+        return sum(row.bytes for row in self.rows)
+
+    def __str__(self) -> str:
+        rows: list[tuple[str, ...]] = [
+            ("layer", "op", "output shape", "parameters", "FLOPs", "activation bytes")
+        ]
+        for r in self.rows:
+            counts = (f"{r.parameters:,}", f"{r.flops:,}", f"{r.bytes:,}")
+            rows.append((r.layer, r.op, _shape(r.shape), *counts))
+        rows.append(("all", "", "", f"{self.parameters:,}", f"{self.flops:,}", f"{self.bytes:,}"))
+        title = f"{self.name}, forward pass of {_shape(self.input_shape)}"
+        return f"{title}; a multiply-accumulate is 2 FLOPs\n\n{table(rows, right=(3, 4, 5))}"
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def summarize(model: Any, name: str = "model", batch: int = 1) -> Summary:
+    """Run `batch` pictures of zeros through a model in evaluation mode and list what its ops do.
+
+    Args: model: with attributes image_size and channels, as those of minialex.models.
+    """
+    names = LayerNames(model)
+    parameters = {id(p) for p in model.parameters()}
+    counted: set[int] = set()
+    rows: list[Row] = []
+
+    def look(event: Event) -> None:
+        if event.phase != "forward":
+            return
+        new = [t for t in event.inputs if id(t) in parameters - counted]
+        counted.update(id(t) for t in new)
+        output = event.outputs[0]
+        cost = event.op.cost(*(t.shape for t in event.inputs))
+        size = sum(t.size for t in new)
+        layer = names.layer(event)
+        rows.append(Row(layer, event.op.name, output.shape, size, int(cost.flops), output.data.nbytes))
+
+    shape = (batch, model.channels, model.image_size, model.image_size)
+    was_training = model.training
+    model.eval()
+    with no_grad(), observe(look):
+        model(Tensor(np.zeros(shape, np.float32)))
+    if was_training:
+        model.train()
+    return Summary(name, shape, tuple(rows))

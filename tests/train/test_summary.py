@@ -1,0 +1,45 @@
+"""What a network is made of and costs, against figures worked out by hand."""
+
+from __future__ import annotations
+
+from minialex import models
+from minialex.train import summarize
+
+
+def test_lenet5() -> None:
+    summary = summarize(models.build("lenet5"), "lenet5")
+    assert summary.parameters == 61_706
+    first = summary.rows[0]
+    # 6 maps of 28 x 28, each value from 25 products and sums.
+    assert (first.layer, first.op, first.shape) == ("features.0", "conv2d", (1, 6, 28, 28))
+    assert first.flops == 2 * 25 * 6 * 28 * 28
+    assert first.parameters == 6 * 25 + 6
+    assert first.bytes == 4 * 6 * 28 * 28
+    last = summary.rows[-1]
+    assert (last.layer, last.op, last.shape, last.parameters) == ("classifier.5", "linear", (1, 10), 850)
+    assert summary.flops == sum(row.flops for row in summary.rows)
+    assert summary.bytes == sum(row.bytes for row in summary.rows)
+
+
+def test_a_batch_multiplies_the_work_and_not_the_parameters() -> None:
+    model = models.build("lenet5")
+    one, four = summarize(model), summarize(model, batch=4)
+    assert four.parameters == one.parameters
+    assert four.flops == 4 * one.flops
+    assert four.bytes == 4 * one.bytes
+
+
+def test_the_text_has_a_line_a_layer_and_the_totals() -> None:
+    lines = str(summarize(models.build("lenet5"), "lenet5")).splitlines()
+    assert lines[0] == "lenet5, forward pass of 1 x 1 x 28 x 28; a multiply-accumulate is 2 FLOPs"
+    assert lines[-1].split()[:2] == ["all", "61,706"]
+    assert len(lines) == 4 + 12 + 1
+    assert len({len(line) for line in lines[4:]}) == 1, "columns are aligned"
+
+
+def test_the_model_is_left_as_it_was() -> None:
+    model = models.build("lenet5")
+    model.train()
+    summarize(model)
+    assert model.training
+    assert all(p.grad is None for p in model.parameters())
