@@ -5,7 +5,9 @@
   Index arithmetic, copies, casts and tests for NaN are free.
 - A convolution's padding counts as if it were there: im2col multiplies its zeros. Windows of pooling and of
   normalisation are cut at the edge, and only what lies inside counts.
-- Bytes are the least that must move: every input read once, every output written once.
+- Bytes are the least that must move: every input read once, every output written once. Two rules for ops
+  that leave most of an input alone: an op that only makes a view of its input (reshape, transpose) moves 0;
+  one that picks elements (indexing) reads and writes those alone, twice the size of its output.
 - The cost of an Op is that of its forward pass.
 """
 

@@ -233,9 +233,12 @@ def current_scope() -> Scope:
 def manual_seed(seed: int) -> None:
     """Start the process's own draws (weight initialisation, dropout outside a scope) from `seed`.
 
-    Raises: ValueError if the seed is not in 0 .. 2**64 - 1.
+    Raises: ValueError if the seed is not in 0 .. 2**64 - 1; RuntimeError inside a `random_scope`, whose
+            own seed is what counts there.
     """
     split_seed(seed)
+    if _active.get() is not None:
+        raise RuntimeError("manual_seed has no effect inside random_scope: give the scope another seed")
     _process_scope.seed = seed
     _process_scope.step = 0
     _process_scope.drawn.clear()

@@ -54,7 +54,6 @@ def test_float32_inputs_are_checked_in_float64() -> None:
         return x.exp()
 
     assert gradcheck(fn, [grid(5).astype(np.float32)])
-    assert gradcheck(fn, [grid(5).astype(np.float16)])
     assert seen == {"float64"}
 
 
@@ -284,7 +283,7 @@ REFUSALS: dict[str, tuple[Callable[..., Any], Any, str]] = {
     "an array back": (lambda x: x.data, [X], "must give one Tensor, got ndarray"),
     "a tuple back": (lambda x: (x, x), [X], "must give one Tensor, got tuple"),
     "None back": (lambda x: None, [X], "must give one Tensor, got NoneType"),
-    "float32 back": (lambda x: x.astype("float32"), [X], "gave dtype float32 from float64"),
+    "float32 back": (lambda x: Tensor(x.data.astype("float32")), [X], "gave dtype float32 from float64"),
     "integers back": (lambda x: Tensor(np.arange(2)), [X], "gave dtype int64"),
     "nothing in the output": (lambda x: x[2:], [X], r"output has no elements, shape \(0,\)"),
     "infinite output": (lambda x: x / (x - 2.0), [X], r"output holds inf at \[1\]"),

@@ -6,12 +6,14 @@ from minialex.backend.device import (
     array_module,
     canonical_device,
     device_of,
+    on_device_of,
     parse_device,
     require_device,
     to_device,
     to_numpy,
 )
 from minialex.backend.kernel import (
+    FLOAT_DTYPES,
     DTypeError,
     Kernel,
     VariantError,
@@ -25,6 +27,7 @@ from minialex.backend.sources import cuda_source_dir
 from minialex.backend.threads import for_ranges, num_threads, one_blas_thread, scratch
 
 __all__ = [
+    "FLOAT_DTYPES",
     "Array",
     "DTypeError",
     "Kernel",
@@ -39,6 +42,7 @@ __all__ = [
     "keep_freed_memory",
     "matmul",
     "num_threads",
+    "on_device_of",
     "one_blas_thread",
     "parse_device",
     "per_image",

@@ -5,34 +5,70 @@ from __future__ import annotations
 import numpy as np
 
 from minialex.backend.device import Array, array_module
+from minialex.backend.kernel import Kernel
 from minialex.backend.threads import for_ranges, one_blas_thread
+from minialex.shapes import broadcast_shape
 
 # Columns or rows of a product that one thread works out at a time. A fixed number, so that the bits do not
 # depend on how many threads there are.
 SLICE = 256
 
 
-def matmul(a: Array, b: Array, out: Array | None = None) -> Array:
-    """a @ b over the last two axes, written into `out` where it is given.
+def matmul_reference(a: Array, b: Array, y: Array) -> None:
+    """y[..., i, j] = sum over k of a[..., i, k] * b[..., k, j].
 
-    Shapes: a (..., M, K), b (..., K, N) -> (..., M, N); leading axes broadcast.
+    Shapes: a (..., M, K), b (..., K, N), y (..., M, N), written; leading axes broadcast.
     """
+    a = np.broadcast_to(a, y.shape[:-2] + a.shape[-2:])
+    b = np.broadcast_to(b, y.shape[:-2] + b.shape[-2:])
+    for leading in np.ndindex(y.shape[:-2]):
+        for i in range(y.shape[-2]):
+            for j in range(y.shape[-1]):
+                total = 0.0
+                for k in range(a.shape[-1]):
+                    total = total + a[(*leading, i, k)] * b[(*leading, k, j)]
+                y[(*leading, i, j)] = total
+
+
+def matmul_blas(a: Array, b: Array, y: Array) -> None:
+    """BLAS, in slices on threads of our own where the product is large."""
     if not isinstance(a, np.ndarray):
-        return array_module(a).matmul(a, b, out=out)
+        array_module(a).matmul(a, b, out=y)
+        return
     with one_blas_thread():
-        if a.ndim != 2 or b.ndim != 2 or max(len(a), b.shape[1]) < 2 * SLICE:
-            return np.matmul(a, b, out=out)
-        if out is None:
-            out = np.empty((len(a), b.shape[1]), dtype=np.result_type(a, b))
-        by_rows, extent = len(a) >= b.shape[1], max(out.shape)
+        if y.ndim != 2 or max(y.shape) < 2 * SLICE:
+            np.matmul(a, b, out=y)
+            return
+        by_rows, extent = len(y) >= y.shape[1], max(y.shape)
 
         def work(start: int, stop: int) -> None:
             for i in range(start, stop):
                 part = slice(i * SLICE, min((i + 1) * SLICE, extent))
                 if by_rows:
-                    np.matmul(a[part], b, out=out[part])
+                    np.matmul(a[part], b, out=y[part])
                 else:
-                    np.matmul(a, b[:, part], out=out[:, part])
+                    np.matmul(a, b[:, part], out=y[:, part])
 
         for_ranges(-(-extent // SLICE), work)
+
+
+# BLAS is compiled, and takes transposed arrays as they are: nothing is left for Numba to do.
+matrix_product = Kernel(
+    "matmul", outputs=("y",), reference=matmul_reference, array=matmul_blas, numba=matmul_blas
+)
+
+
+def matmul(a: Array, b: Array, out: Array | None = None) -> Array:
+    """a @ b over the last two axes, by the kernel above, written into `out` where it is given.
+
+    Shapes: a (..., M, K), b (..., K, N) -> (..., M, N); leading axes broadcast. A vector (K,) is a row on
+    the left and a column on the right, and its axis is left out of the result.
+    """
+    left, right = a if a.ndim > 1 else a[None], b if b.ndim > 1 else b[:, None]
+    leading = broadcast_shape(left.shape[:-2], right.shape[:-2], "matmul")
+    shape = (*leading, left.shape[-2], right.shape[-1])
+    y = array_module(a).empty(shape, dtype=a.dtype) if out is None else out.reshape(shape)
+    matrix_product(left, right, y)
+    if out is not None:
         return out
+    return y.reshape((*leading, *a.shape[-2:-1], *(b.shape[-1:] if b.ndim > 1 else ())))

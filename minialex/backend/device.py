@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 from typing import Any
 
@@ -73,15 +74,29 @@ def _cuda_device_count(device: str) -> int:
 
 
 def array_module(array: Array) -> ModuleType:
-    """The module whose functions work on this array: numpy, or cupy for an array on a GPU."""
-    if isinstance(array, (np.ndarray, np.generic)):  # NumPy gives scalars where arrays of no axes are meant.
+    """The module whose functions work on this array: numpy, or cupy for an array on a GPU.
+
+    Raises: TypeError for anything else.
+    """
+    if isinstance(array, (np.ndarray, np.generic)):
         return np
+    if not hasattr(array, "__cuda_array_interface__"):
+        raise TypeError(
+            f"expected a NumPy or CuPy array, got {type(array).__module__}.{type(array).__name__}"
+        )
     return importlib.import_module("cupy")
 
 
 def device_of(array: Array) -> str:
     """The canonical name of the device an array lives on."""
     return "cpu" if isinstance(array, (np.ndarray, np.generic)) else f"cuda:{array.device.id}"
+
+
+def on_device_of(array: Array) -> AbstractContextManager[object]:
+    """Inside, new arrays are made where this one is: CuPy makes them on its current device."""
+    if isinstance(array, (np.ndarray, np.generic)):
+        return nullcontext()
+    return array.device  # type: ignore[no-any-return]
 
 
 def to_device(array: Array, device: str) -> Array:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import functools
 import importlib
+import inspect
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
 
-from minialex.backend.device import Array, array_module
+from minialex.backend.device import Array
 from minialex.backend.threads import for_ranges
 
 VARIANTS = ("reference", "array", "numba", "cuda")
@@ -37,6 +38,8 @@ class VariantError(LookupError):
 def use_variant(name: str) -> Iterator[None]:
     """Inside, every kernel runs its variant `name` ("reference", "array", "numba" or "cuda").
 
+    Ops without a kernel run NumPy or CuPy all the same: element-wise arithmetic, exp, log, sums and means,
+    indexing, reshape, transpose and concatenate.
     Raises: VariantError at once for an unknown name, and when a kernel without that variant is called.
     """
     if name not in VARIANTS:
@@ -100,23 +103,27 @@ def per_image(compiled: Compiled, arrays: int) -> Callable[..., Any]:
 class Kernel:
     """One computation under one signature, in up to four variants that agree.
 
-    Args: name: for messages; reference: plain loops over scalars, the specification; array: vectorised,
-          for NumPy and CuPy; numba: for the CPU, compiled at first use; cuda: for a GPU.
+    Args: name: for messages; outputs: the names of the arguments that are written, C-contiguous arrays;
+          reference: plain loops over scalars, the specification; array: vectorised, for NumPy and CuPy;
+          numba: for the CPU, compiled at first use; cuda: for a GPU.
 
     Every variant takes the same arguments in the same order and writes into the arrays that the caller
-    gives as outputs. Floating arrays must share one dtype, float32 or float64.
+    gives as outputs. Floating arrays must share one dtype, float32 or float64; the first argument is one.
     """
 
     def __init__(
         self,
         name: str,
         *,
+        outputs: Sequence[str],
         reference: Callable[..., Any],
         array: Callable[..., Any],
         numba: Callable[..., Any] | None = None,
         cuda: Callable[..., Any] | None = None,
     ) -> None:
         self.name = name
+        parameters = list(inspect.signature(reference).parameters)
+        self.outputs = frozenset(parameters.index(output) for output in outputs)
         given = {"reference": reference, "array": array, "numba": numba, "cuda": cuda}
         self.variants = {key: function for key, function in given.items() if function is not None}
 
@@ -124,12 +131,18 @@ class Kernel:
         return f"Kernel({self.name!r}, variants={list(self.variants)})"
 
     def __call__(self, *args: Any) -> Any:
-        arrays = [a for a in args if hasattr(a, "dtype") and hasattr(a, "shape")]
+        # NumPy's scalars have a dtype and a shape as well, but they are parameters.
+        arrays = [a for a in args if hasattr(a, "dtype") and not isinstance(a, np.generic)]
         self._check_dtypes(arrays)
+        for i in self.outputs:
+            if not args[i].flags.c_contiguous:
+                raise ValueError(f"{self.name}: argument {i} is written, and must be a C-contiguous array")
         name = self.select("cpu" if all(isinstance(a, np.ndarray) for a in arrays) else "cuda")
-        if name == "numba":
-            # One memory layout a kernel: each further layout would be compiled anew.
-            args = tuple(_contiguous(a) if isinstance(a, np.ndarray) else a for a in args)
+        if name == "numba" and self.variants["numba"] is not self.variants["array"]:
+            args = tuple(
+                _plain(a) if isinstance(a, np.ndarray) and i not in self.outputs else a
+                for i, a in enumerate(args)
+            )
         return self.variants[name](*args)
 
     def select(self, kind: str) -> str:
@@ -147,7 +160,7 @@ class Kernel:
         return forced
 
     def _check_dtypes(self, arrays: list[Array]) -> None:
-        floating = {str(a.dtype) for a in arrays if a.dtype.kind not in "iub"}
+        floating = {str(a.dtype) for a in arrays if a.dtype.kind not in "iub"} | {str(arrays[0].dtype)}
         if len(floating) > 1:
             raise DTypeError(
                 f"{self.name}: arrays must share one dtype, got {' and '.join(sorted(floating))}"
@@ -158,6 +171,6 @@ class Kernel:
             )
 
 
-def _contiguous(array: Array) -> Array:
-    """The array itself if it is C-contiguous, else a copy: for inputs, as callers make outputs so."""
-    return array if array.flags.c_contiguous else array_module(array).ascontiguousarray(array)
+def _plain(array: Array) -> Array:
+    """A contiguous, writable array: each further memory layout would be compiled anew."""
+    return array if array.flags.c_contiguous and array.flags.writeable else np.array(array, order="C")

@@ -11,7 +11,7 @@ import math
 import os
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from typing import Any
@@ -83,27 +83,29 @@ def for_ranges(count: int, work: Callable[[int, int], object]) -> None:
     try:
         copy_context().run(_run_part, work, bounds[0], bounds[1])
     finally:
-        for future in futures:
-            future.result()
+        wait(futures)  # All of them, also after a failure: none may still write into the caller's arrays.
+    for future in futures:
+        future.result()
 
 
 class _Scratch(threading.local):
     def __init__(self) -> None:
-        self.buffer = np.empty(0, dtype=np.uint8)
+        self.buffers: dict[str, np.ndarray[Any, np.dtype[np.uint8]]] = {}
 
 
 _scratch = _Scratch()
 
 
-def scratch(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, np.dtype[Any]]:
-    """An array of the calling thread's own, not cleared, that holds until the thread's next call.
+def scratch(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, np.dtype[Any]]:
+    """An array of the calling thread's own, not cleared, that holds until its next call with this name.
 
     For what is filled and used up at once: the system need not find and clear fresh memory every time.
     """
     size = math.prod(shape) * dtype.itemsize
-    if _scratch.buffer.nbytes < size:
-        _scratch.buffer = np.empty(size, dtype=np.uint8)
-    return _scratch.buffer[:size].view(dtype).reshape(shape)
+    buffer = _scratch.buffers.get(name)
+    if buffer is None or buffer.nbytes < size:
+        buffer = _scratch.buffers[name] = np.empty(size, dtype=np.uint8)
+    return buffer[:size].view(dtype).reshape(shape)
 
 
 def _run_part(work: Callable[[int, int], object], start: int, stop: int) -> None:

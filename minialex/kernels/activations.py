@@ -14,9 +14,9 @@ def relu_reference(x: Array, y: Array) -> None:
 
 
 def relu_backward_reference(dy: Array, y: Array, dx: Array) -> None:
-    """dx = dy where y > 0, else 0: at the kink the gradient is 0. Shapes: all (n,); dx written."""
+    """dx = 0 where y = 0, also at the kink, else dy: NaN is not lost. Shapes: all (n,); dx written."""
     for i in range(len(dy)):
-        dx[i] = dy[i] if y[i] > 0 else 0.0
+        dx[i] = 0.0 if y[i] <= 0 else dy[i]
 
 
 def relu_array(x: Array, y: Array) -> None:
@@ -27,7 +27,7 @@ def relu_array(x: Array, y: Array) -> None:
 def relu_backward_array(dy: Array, y: Array, dx: Array) -> None:
     """As the reference."""
     xp = array_module(dy)
-    dx[...] = xp.where(y > 0, dy, dy.dtype.type(0))
+    dx[...] = xp.where(y <= 0, dy.dtype.type(0), dy)
 
 
 def sigmoid_reference(x: Array, y: Array) -> None:
@@ -78,31 +78,43 @@ def tanh_backward_array(dy: Array, y: Array, dx: Array) -> None:
 
 
 relu_forward = Kernel(
-    "relu_forward", reference=relu_reference, array=relu_array, numba=per_image(jit(relu_reference), 2)
+    "relu_forward",
+    outputs=("y",),
+    reference=relu_reference,
+    array=relu_array,
+    numba=per_image(jit(relu_reference), 2),
 )
 relu_backward = Kernel(
     "relu_backward",
+    outputs=("dx",),
     reference=relu_backward_reference,
     array=relu_backward_array,
     numba=per_image(jit(relu_backward_reference), 3),
 )
 sigmoid_forward = Kernel(
     "sigmoid_forward",
+    outputs=("y",),
     reference=sigmoid_reference,
     array=sigmoid_array,
     numba=per_image(jit(sigmoid_reference), 2),
 )
 sigmoid_backward = Kernel(
     "sigmoid_backward",
+    outputs=("dx",),
     reference=sigmoid_backward_reference,
     array=sigmoid_backward_array,
     numba=per_image(jit(sigmoid_backward_reference), 3),
 )
 tanh_forward = Kernel(
-    "tanh_forward", reference=tanh_reference, array=tanh_array, numba=per_image(jit(tanh_reference), 2)
+    "tanh_forward",
+    outputs=("y",),
+    reference=tanh_reference,
+    array=tanh_array,
+    numba=per_image(jit(tanh_reference), 2),
 )
 tanh_backward = Kernel(
     "tanh_backward",
+    outputs=("dx",),
     reference=tanh_backward_reference,
     array=tanh_backward_array,
     numba=per_image(jit(tanh_backward_reference), 3),

@@ -105,4 +105,6 @@ def adam_numba(
     in_parts(weight.size, work)
 
 
-adam = Kernel("adam", reference=adam_reference, array=adam_array, numba=adam_numba)
+adam = Kernel(
+    "adam", outputs=("weight", "mean", "square"), reference=adam_reference, array=adam_array, numba=adam_numba
+)

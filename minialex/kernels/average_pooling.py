@@ -95,12 +95,14 @@ def average_pool_backward_array(dy: Array, dx: Array, rows: Array, cols: Array) 
 
 average_pool_forward = Kernel(
     "average_pool_forward",
+    outputs=("y",),
     reference=average_pool_reference,
     array=average_pool_array,
     numba=per_image(jit(average_pool_reference), arrays=2),
 )
 average_pool_backward = Kernel(
     "average_pool_backward",
+    outputs=("dx",),
     reference=average_pool_backward_reference,
     array=average_pool_backward_array,
     numba=per_image(jit(average_pool_backward_reference), arrays=2),

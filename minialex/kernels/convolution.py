@@ -151,7 +151,7 @@ def conv2d_backward_input_columns(
         for images, rows in _strips(start, stop, dx.shape[1], weight.shape, dy):
             pixels = slice(rows.start * OW, rows.stop * OW)
             part = source[images, :, :, pixels]
-            dcolumns = _temporary(dy, (len(part), groups, transposed.shape[1], part.shape[-1]))
+            dcolumns = _temporary("columns", dy, (len(part), groups, transposed.shape[1], part.shape[-1]))
             _xp(dy).matmul(transposed, part, out=dcolumns)
             dcolumns = dcolumns.reshape(len(part), dx.shape[1], KH, KW, rows.stop - rows.start, OW)
             col2im(dcolumns, dx[images], stride, padding, dilation, rows.start)
@@ -177,9 +177,12 @@ def conv2d_backward_weight_columns(
             for images, rows in _strips(start, stop, x.shape[1], dweight.shape, dy):
                 columns = _fill(x[images], dweight.shape, dy.shape, rows, stride, padding, dilation, groups)
                 pixels = slice(rows.start * OW, rows.stop * OW)
-                product = _xp(x).matmul(source[images, :, :, pixels], columns.swapaxes(2, 3))
-                for n in range(len(product)):
-                    partial[part] += product[n]
+                # One image's product at a time: together they could be far larger than the columns.
+                product = _temporary("product", x, partial.shape[1:])
+                for n in range(len(columns)):
+                    dy_image = source[images.start + n, :, :, pixels]
+                    _xp(x).matmul(dy_image, columns[n].swapaxes(1, 2), out=product)
+                    partial[part] += product
 
     _over_images(partial, work)
     total = dweight.reshape(partial.shape[1:])
@@ -201,9 +204,13 @@ def _over_images(array: Array, work: Callable[[int, int], None]) -> None:
         work(0, len(array))
 
 
-def _temporary(like: Array, shape: tuple[int, ...]) -> Array:
+def _temporary(name: str, like: Array, shape: tuple[int, ...]) -> Array:
     """Memory for one strip: the thread's own, used again for the next, on the CPU."""
-    return scratch(shape, like.dtype) if isinstance(like, np.ndarray) else _xp(like).empty(shape, like.dtype)
+    return (
+        scratch(name, shape, like.dtype)
+        if isinstance(like, np.ndarray)
+        else _xp(like).empty(shape, like.dtype)
+    )
 
 
 def _fill(
@@ -220,7 +227,7 @@ def _fill(
     N, C = x.shape[:2]
     KH, KW = weight_shape[2:]
     height = rows.stop - rows.start
-    columns = _temporary(x, (N, C, KH, KW, height, y_shape[3]))
+    columns = _temporary("columns", x, (N, C, KH, KW, height, y_shape[3]))
     im2col(x, columns, stride, padding, dilation, rows.start)
     return columns.reshape(N, groups, C // groups * KH * KW, height * y_shape[3])
 
@@ -249,16 +256,18 @@ def _strips(
 
 # The compiled variants are the same functions: what Numba is for is im2col and col2im inside them.
 conv2d_forward = Kernel(
-    "conv2d_forward", reference=conv2d_reference, array=conv2d_columns, numba=conv2d_columns
+    "conv2d_forward", outputs=("y",), reference=conv2d_reference, array=conv2d_columns, numba=conv2d_columns
 )
 conv2d_backward_input = Kernel(
     "conv2d_backward_input",
+    outputs=("dx",),
     reference=conv2d_backward_input_reference,
     array=conv2d_backward_input_columns,
     numba=conv2d_backward_input_columns,
 )
 conv2d_backward_weight = Kernel(
     "conv2d_backward_weight",
+    outputs=("dweight",),
     reference=conv2d_backward_weight_reference,
     array=conv2d_backward_weight_columns,
     numba=conv2d_backward_weight_columns,

@@ -77,12 +77,14 @@ def cross_entropy_backward_array(
 
 cross_entropy_forward = Kernel(
     "cross_entropy_forward",
+    outputs=("losses",),
     reference=cross_entropy_reference,
     array=cross_entropy_array,
     numba=per_image(jit(cross_entropy_reference), 3),
 )
 cross_entropy_backward = Kernel(
     "cross_entropy_backward",
+    outputs=("dlogits",),
     reference=cross_entropy_backward_reference,
     array=cross_entropy_backward_array,
     numba=per_image(jit(cross_entropy_backward_reference), 4),

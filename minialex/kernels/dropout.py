@@ -66,4 +66,6 @@ def dropout_numba(x: Array, y: Array, p: float, scale: float, seed: int, step: i
     )
 
 
-dropout_forward = Kernel("dropout", reference=dropout_reference, array=dropout_array, numba=dropout_numba)
+dropout_forward = Kernel(
+    "dropout", outputs=("y",), reference=dropout_reference, array=dropout_array, numba=dropout_numba
+)

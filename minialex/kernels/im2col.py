@@ -154,6 +154,7 @@ def col2im_rows(
 
 im2col = Kernel(
     "im2col",
+    outputs=("columns",),
     reference=im2col_reference,
     array=im2col_array,
     numba=per_image(jit(im2col_rows), arrays=2),
@@ -161,6 +162,7 @@ im2col = Kernel(
 
 col2im = Kernel(
     "col2im",
+    outputs=("dx",),
     reference=col2im_reference,
     array=col2im_array,
     numba=per_image(jit(col2im_rows), arrays=2),

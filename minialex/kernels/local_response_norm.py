@@ -128,10 +128,15 @@ def lrn_backward_planes(
 
 
 lrn_forward = Kernel(
-    "lrn_forward", reference=lrn_reference, array=lrn_array, numba=per_image(jit(lrn_planes), arrays=2)
+    "lrn_forward",
+    outputs=("y",),
+    reference=lrn_reference,
+    array=lrn_array,
+    numba=per_image(jit(lrn_planes), arrays=2),
 )
 lrn_backward = Kernel(
     "lrn_backward",
+    outputs=("dx",),
     reference=lrn_backward_reference,
     array=lrn_backward_array,
     numba=per_image(jit(lrn_backward_planes), arrays=3),

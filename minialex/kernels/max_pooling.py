@@ -60,7 +60,8 @@ def max_pool2d_array(
     """One comparison of whole planes for each cell of the window, in the window's order."""
     xp = array_module(x)
     padded = _padded(x, y.shape[2:], kernel_size, stride, padding, fill=-xp.inf)
-    real = _padded(xp.ones_like(x[:1, :1], dtype=bool), y.shape[2:], kernel_size, stride, padding, fill=False)
+    on_picture = xp.ones((1, 1, *x.shape[2:]), dtype=bool)
+    real = _padded(on_picture, y.shape[2:], kernel_size, stride, padding, fill=False)
     y[...] = -xp.inf
     found = xp.zeros((1, 1, *y.shape[2:]), dtype=bool)
     argmax[...] = 0
@@ -111,12 +112,14 @@ def _cells(i: int, j: int, output: tuple[int, ...], stride: Pair) -> tuple[slice
 
 max_pool2d_forward = Kernel(
     "max_pool2d_forward",
+    outputs=("y", "argmax"),
     reference=max_pool2d_reference,
     array=max_pool2d_array,
     numba=per_image(jit(max_pool2d_reference), arrays=3),
 )
 max_pool2d_backward = Kernel(
     "max_pool2d_backward",
+    outputs=("dx",),
     reference=max_pool2d_backward_reference,
     array=max_pool2d_backward_array,
     numba=per_image(jit(max_pool2d_backward_reference), arrays=3),

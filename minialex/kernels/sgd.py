@@ -134,5 +134,17 @@ def paper_numba(
     in_parts(weight.size, work)
 
 
-sgd_torch = Kernel("sgd_torch", reference=torch_reference, array=torch_array, numba=torch_numba)
-sgd_paper = Kernel("sgd_paper", reference=paper_reference, array=paper_array, numba=paper_numba)
+sgd_torch = Kernel(
+    "sgd_torch",
+    outputs=("weight", "velocity"),
+    reference=torch_reference,
+    array=torch_array,
+    numba=torch_numba,
+)
+sgd_paper = Kernel(
+    "sgd_paper",
+    outputs=("weight", "velocity"),
+    reference=paper_reference,
+    array=paper_array,
+    numba=paper_numba,
+)

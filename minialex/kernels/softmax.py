@@ -90,24 +90,28 @@ def log_softmax_backward_array(dy: Array, y: Array, dx: Array) -> None:
 
 softmax_forward = Kernel(
     "softmax_forward",
+    outputs=("y",),
     reference=softmax_reference,
     array=softmax_array,
     numba=per_image(jit(softmax_reference), 2),
 )
 softmax_backward = Kernel(
     "softmax_backward",
+    outputs=("dx",),
     reference=softmax_backward_reference,
     array=softmax_backward_array,
     numba=per_image(jit(softmax_backward_reference), 3),
 )
 log_softmax_forward = Kernel(
     "log_softmax_forward",
+    outputs=("y",),
     reference=log_softmax_reference,
     array=log_softmax_array,
     numba=per_image(jit(log_softmax_reference), 2),
 )
 log_softmax_backward = Kernel(
     "log_softmax_backward",
+    outputs=("dx",),
     reference=log_softmax_backward_reference,
     array=log_softmax_backward_array,
     numba=per_image(jit(log_softmax_backward_reference), 3),

@@ -18,6 +18,8 @@ class ConcatenateOp(Op):
     Raises: ShapeError if there is no array, or another extent differs.
     """
 
+    takes_integers = True
+
     def __init__(self, axis: int = 0) -> None:
         self.axis = axis
 

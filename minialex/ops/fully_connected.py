@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minialex.backend import Array, DTypeError, matmul
+from minialex.backend import Array, matmul
 from minialex.cost import Cost
 from minialex.shapes import Shape, ShapeError, numel, require_ndim
 from minialex.tensor import Gradients, Op, Tensor, as_tensor
@@ -14,7 +14,7 @@ class LinearOp(Op):
         dx = dy @ weight,  dweight = dy.T @ x,  dbias = sum of dy over the images
 
     Shapes: x (..., K), weight (F, K), bias (F,) or absent -> y (..., F).
-    Raises: ShapeError if K or F differ; DTypeError if dtypes differ.
+    Raises: ShapeError if K or F differ.
     """
 
     def shape(self, x: Shape, weight: Shape, bias: Shape | None = None) -> Shape:
@@ -31,11 +31,6 @@ class LinearOp(Op):
         return Cost.of(2 * numel(y) * weight[1], x, weight, bias or (0,), y, itemsize=itemsize)
 
     def forward(self, x: Array, weight: Array, bias: Array | None = None) -> Array:
-        dtypes = {str(a.dtype) for a in (x, weight, bias) if a is not None}
-        if len(dtypes) > 1:
-            raise DTypeError(
-                f"linear: x, weight and bias must share one dtype, got {' and '.join(sorted(dtypes))}"
-            )
         self.save(x if self.needs[1] else None, weight if self.needs[0] else None)
         y = matmul(x, weight.T)
         if bias is not None:

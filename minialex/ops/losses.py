@@ -64,18 +64,18 @@ class CrossEntropyOp(Op):
         _check_labels(self.labels, logits)
         losses = array_module(logits).empty(len(logits), dtype=logits.dtype)
         cross_entropy_forward(logits, self.labels, losses, self.label_smoothing)
-        self.save(logits)
+        self.save(logits, self.labels)
         if self.reduction == "none":
             return losses
         return losses.sum() / logits.dtype.type(len(logits) if self.reduction == "mean" else 1)
 
     def backward(self, dy: Array) -> Gradients:
-        (logits,) = self.saved
+        logits, labels = self.saved
         xp = array_module(dy)
         dlosses = dy / dy.dtype.type(len(logits)) if self.reduction == "mean" else dy
         dlosses = xp.ascontiguousarray(xp.broadcast_to(dlosses, (len(logits),)))
         dlogits = xp.empty(logits.shape, dtype=dy.dtype)
-        cross_entropy_backward(dlosses, logits, self.labels, dlogits, self.label_smoothing)
+        cross_entropy_backward(dlosses, logits, labels, dlogits, self.label_smoothing)
         return (dlogits,)
 
 

@@ -36,7 +36,7 @@ class LocalResponseNormOp(Op):
             raise ShapeError(f"local_response_norm: size must be at least 1, got {size}")
         self.lower = self.size // 2
         self.upper = self.size // 2 if dialect == "paper" else (self.size - 1) // 2
-        self.alpha = float(alpha) if dialect == "paper" else alpha / self.size
+        self.alpha = float(alpha) if dialect == "paper" else float(alpha) / self.size
         self.beta, self.k, self.dialect = float(beta), float(k), dialect
 
     def shape(self, x: Shape) -> Shape:

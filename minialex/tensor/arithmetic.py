@@ -36,6 +36,8 @@ class AddOp(_Elementwise):
     Shapes: a, b broadcast against each other -> y.
     """
 
+    takes_integers = True
+
     def forward(self, a: Array, b: Array) -> Array:
         return a + b
 
@@ -53,6 +55,8 @@ class SubOp(_Elementwise):
     Shapes: a, b broadcast against each other -> y.
     """
 
+    takes_integers = True
+
     def forward(self, a: Array, b: Array) -> Array:
         return a - b
 
@@ -69,6 +73,8 @@ class MulOp(_Elementwise):
 
     Shapes: a, b broadcast against each other -> y.
     """
+
+    takes_integers = True
 
     def forward(self, a: Array, b: Array) -> Array:
         self.save(a if self.needs[1] else None, b if self.needs[0] else None)
@@ -106,8 +112,10 @@ class PowOp(_Elementwise):
     """Power: y = a ** b; da = dy * b * a**(b-1), db = dy * y * log(a).
 
     Shapes: a, b broadcast against each other -> y. Where b is 0, da is 0 for every a; where a is 0 and
-    b > 0, db is 0, the limit. A negative a with a fractional b gives NaN.
+    b >= 0, db is 0, as in PyTorch. A negative a with a fractional b gives NaN.
     """
+
+    takes_integers = True
 
     def forward(self, a: Array, b: Array) -> Array:
         y = a**b
@@ -122,7 +130,7 @@ class PowOp(_Elementwise):
         if self.needs[0]:
             da = sum_to_shape(dy * xp.where(b == 0, xp.zeros_like(b), b * a ** (b - 1)), a_shape)
         if self.needs[1]:
-            limit = (a == 0) & (b > 0)
+            limit = (a == 0) & (b >= 0)
             db = sum_to_shape(dy * xp.where(limit, xp.zeros_like(y), y * xp.log(a)), b_shape)
         return da, db
 
@@ -132,6 +140,8 @@ class NegOp(Op):
 
     Shapes: any -> the same.
     """
+
+    takes_integers = True
 
     def shape(self, x: Shape) -> Shape:
         return x
@@ -153,6 +163,8 @@ class MatmulOp(Op):
     a row on the left and as a column on the right, and its axis is left out of the result.
     Raises: ShapeError if K differs or an input is a scalar.
     """
+
+    takes_integers = True
 
     def shape(self, a: Shape, b: Shape) -> Shape:
         if not a or not b:

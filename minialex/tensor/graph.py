@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
 
-from minialex.backend import Array, DTypeError, array_module
+from minialex.backend import Array, DTypeError, array_module, on_device_of
 from minialex.cost import Cost
 from minialex.errors import DeviceError
 from minialex.shapes import Shape, ShapeError
@@ -69,6 +69,8 @@ class Op:
     name: ClassVar[str] = "op"
     # A view op's output may share memory with its first input, and so shares its version count.
     is_view: ClassVar[bool] = False
+    # Most ops compute with fractions: whole numbers would be cut off on the way.
+    takes_integers: ClassVar[bool] = False
 
     needs: tuple[bool, ...] = ()
     edges: tuple[Op | Tensor | None, ...] = ()
@@ -134,7 +136,8 @@ class Op:
         self._begin(inputs)
         output_shape = self.shape(*self.input_shapes)
         started = perf_counter()
-        with np.errstate(all="ignore"):  # NaN and infinity travel on, as on a GPU; anomaly mode finds them.
+        # NaN and infinity travel on, as on a GPU; anomaly mode finds them.
+        with np.errstate(all="ignore"), on_device_of(inputs[0].data):
             data = _as_array(self.forward(*(t.data for t in inputs)))
         seconds = perf_counter() - started
         if data.shape != output_shape:
@@ -158,9 +161,23 @@ class Op:
             raise DeviceError(
                 f"{self.name}: inputs are on different devices ({places}); move them with .to()"
             )
+        self._check_dtypes(inputs)
         self.input_shapes = tuple(t.shape for t in inputs)
         recording = _recording.get()
         self.needs = tuple(recording and t.requires_grad for t in inputs)
+
+    def _check_dtypes(self, inputs: tuple[Tensor, ...]) -> None:
+        dtypes = list(dict.fromkeys(str(t.dtype) for t in inputs))
+        if len(dtypes) > 1:
+            raise DTypeError(
+                f"{self.name}: inputs have dtypes {' and '.join(dtypes)}, expected one; "
+                "convert the data, as in mx.Tensor(x.astype('float32'))"
+            )
+        if not self.takes_integers and inputs[0].dtype.kind != "f":
+            raise DTypeError(
+                f"{self.name}: expected floating values, got {dtypes[0]}; "
+                "convert the data, as in mx.Tensor(x.astype('float32'))"
+            )
 
     def _record(self, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         self.edges = tuple((t.op or t) if need else None for t, need in zip(inputs, self.needs, strict=True))
@@ -219,8 +236,15 @@ def observe(callback: Callable[[Event], None]) -> Iterator[None]:
 
 def notify(event: Event) -> None:
     """Tell every observer, outermost first."""
-    for callback in _observers.get():
-        callback(event)
+    callbacks = _observers.get()
+    if not callbacks:
+        return
+    token = _observers.set(())  # What an observer itself computes is not observed.
+    try:
+        for callback in callbacks:
+            callback(event)
+    finally:
+        _observers.reset(token)
 
 
 # ------------------------------------------------------------------------------------------- backward
@@ -269,7 +293,7 @@ def _call_backward(op: Op, dy: Array) -> Gradients:
     if op.retains_grad and output is not None:
         _accumulate(output, dy, owned=False)
     started = perf_counter()
-    with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"), on_device_of(dy):
         dinputs = tuple(d if d is None else _as_array(d) for d in op.backward(dy))
     seconds = perf_counter() - started
     if len(dinputs) != len(op.input_shapes):

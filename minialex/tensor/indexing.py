@@ -20,6 +20,7 @@ class IndexOp(Op):
     Raises: ShapeError if the index does not fit x.
     """
 
+    takes_integers = True
     is_view = True
 
     def __init__(self, index: Any) -> None:
@@ -38,6 +39,7 @@ class IndexOp(Op):
         return Cost.of(0, y, y, itemsize=itemsize)
 
     def forward(self, x: Array) -> Array:
+        self.save(*(part for part in _parts(self.index) if hasattr(part, "nbytes")))
         return x[self.index]
 
     def backward(self, dy: Array) -> Gradients:

@@ -18,6 +18,8 @@ class SumOp(Op):
     Raises: ShapeError if an axis is out of range or comes twice.
     """
 
+    takes_integers = True
+
     def __init__(self, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> None:
         self.axis, self.keepdims = axis, keepdims
 
@@ -41,6 +43,8 @@ class MeanOp(SumOp):
     Shapes, Args: as SumOp.
     Raises: ShapeError as SumOp, and for the mean of no elements.
     """
+
+    takes_integers = False
 
     def _count(self, x: Shape) -> int:
         return numel([x[axis] for axis in normalize_axes(self.axis, len(x), self.name)])

@@ -15,6 +15,7 @@ class ReshapeOp(Op):
     Raises: ShapeError if the number of elements differs.
     """
 
+    takes_integers = True
     is_view = True
 
     def __init__(self, shape: Shape) -> None:
@@ -48,6 +49,7 @@ class TransposeOp(Op):
     Raises: ShapeError if `axes` is not a permutation of x's axes.
     """
 
+    takes_integers = True
     is_view = True
 
     def __init__(self, axes: tuple[int, ...] | None = None) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from minialex.backend import (
+    FLOAT_DTYPES,
     Array,
     DTypeError,
     array_module,
@@ -42,7 +43,7 @@ class Tensor:
     made it, None for a leaf; requires_grad; version: counts edits in place.
     """
 
-    __slots__ = ("__weakref__", "_data", "grad", "name", "op", "requires_grad", "version")
+    __slots__ = ("__weakref__", "_data", "_grad", "name", "op", "requires_grad", "version")
 
     # NumPy must leave array + Tensor to Tensor.__radd__ instead of making an array of Tensors.
     __array_priority__ = 1000
@@ -64,7 +65,7 @@ class Tensor:
         if requires_grad and array.dtype.kind != "f":
             raise DTypeError(f"only floating Tensors can require gradients, got dtype {array.dtype}")
         self._data = array
-        self.grad: Array | None = None
+        self._grad: Array | None = None
         self.op: Op | None = None
         self.requires_grad = requires_grad
         self.version = Version()
@@ -88,8 +89,29 @@ class Tensor:
     def data(self, array: Array) -> None:
         if array.shape != self._data.shape:
             raise ShapeError(f"data: expected shape {self._data.shape}, got {array.shape}")
+        if array.dtype != self._data.dtype or device_of(array) != self.device:
+            self._grad = None  # It belongs to the old values, and could not be added to.
         self._data = array
         self.version.count += 1
+
+    @property
+    def grad(self) -> Array | None:
+        """The gradient that `backward` added up here, or None; of the Tensor's shape, dtype and device."""
+        return self._grad
+
+    @grad.setter
+    def grad(self, array: Array | None) -> None:
+        if isinstance(array, Tensor):
+            raise TypeError("grad is an array, not a Tensor: assign tensor.data")
+        if array is not None:
+            mine = (self.shape, self.dtype, self.device)
+            given = (tuple(array.shape), array.dtype, device_of(array))
+            if given != mine:
+                raise ShapeError(
+                    f"grad: expected shape {mine[0]}, {mine[1]}, on {mine[2]}; "
+                    f"got shape {given[0]}, {given[1]}, on {given[2]}"
+                )
+        self._grad = array
 
     @property
     def shape(self) -> Shape:
@@ -158,6 +180,28 @@ class Tensor:
     def __bool__(self) -> bool:
         return bool(self.item())
 
+    # Comparisons give plain boolean arrays: there is nothing to differentiate.
+
+    def __eq__(self, other: object) -> Any:
+        return self._data == _values(other)
+
+    def __ne__(self, other: object) -> Any:
+        return self._data != _values(other)
+
+    def __lt__(self, other: Any) -> Any:
+        return self._data < _values(other)
+
+    def __le__(self, other: Any) -> Any:
+        return self._data <= _values(other)
+
+    def __gt__(self, other: Any) -> Any:
+        return self._data > _values(other)
+
+    def __ge__(self, other: Any) -> Any:
+        return self._data >= _values(other)
+
+    __hash__ = object.__hash__
+
     def detach(self) -> Tensor:
         """The same memory as a leaf that requires no gradient."""
         tensor = Tensor._wrap(self._data)
@@ -177,12 +221,15 @@ class Tensor:
         return Tensor._wrap(to_device(self._data, device), requires_grad=self.requires_grad)
 
     def astype(self, dtype: npt.DTypeLike) -> Tensor:
-        """A leaf with the same values as another dtype.
+        """A leaf with the same values as another dtype; it requires no gradient.
 
-        Raises: GraphError for a recorded Tensor, whose gradient could not find its way back.
+        Raises: GraphError for a Tensor that requires gradients, which could not find their way back.
         """
-        if self.op is not None and is_recording():
-            raise GraphError("astype: only leaves change their dtype; call .detach() first")
+        if self.requires_grad and is_recording():
+            raise GraphError(
+                "astype: this Tensor requires gradients, and they would not flow back through astype; "
+                "use .detach().astype(...), or make the Tensor with dtype=... from the beginning"
+            )
         return Tensor._wrap(self._data.astype(dtype), requires_grad=False)
 
     # --------------------------------------------------------------------------------------- gradients
@@ -249,48 +296,71 @@ class Tensor:
                 "an edit in place of a Tensor that requires gradients cannot be recorded; "
                 "do it under no_grad(), or compute a new Tensor"
             )
-        self._data[_plain_index(index)] = values.data if isinstance(values, Tensor) else values
+        self._data[_plain_index(index)] = _values(values)
         self.bump_version()
+
+    def _in_place(self, result: Tensor) -> Tensor:
+        """What += and its like leave in the variable: under no_grad this Tensor, edited; while recording a
+        new one, because ops may have saved the old values."""
+        if is_recording() and (self.requires_grad or result.requires_grad):
+            if self.requires_grad and self.is_leaf:
+                raise GraphError(
+                    "a leaf that requires gradients cannot be edited in place while calls are recorded; "
+                    "update it under no_grad(), or write y = x + ... for a new Tensor"
+                )
+            return result
+        self[...] = result
+        return self
+
+    def __iadd__(self, other: Any) -> Tensor:
+        return self._in_place(self + other)
+
+    def __isub__(self, other: Any) -> Tensor:
+        return self._in_place(self - other)
+
+    def __imul__(self, other: Any) -> Tensor:
+        return self._in_place(self * other)
+
+    def __itruediv__(self, other: Any) -> Tensor:
+        return self._in_place(self / other)
 
     # ------------------------------------------------------------------------------ symbols and methods
 
     def __add__(self, other: Any) -> Tensor:
-        return AddOp()(self, self._operand(other, "add"))
+        return AddOp()(self, self._operand(other))
 
     def __radd__(self, other: Any) -> Tensor:
-        return AddOp()(self._operand(other, "add"), self)
+        return AddOp()(self._operand(other), self)
 
     def __sub__(self, other: Any) -> Tensor:
-        return SubOp()(self, self._operand(other, "sub"))
+        return SubOp()(self, self._operand(other))
 
     def __rsub__(self, other: Any) -> Tensor:
-        return SubOp()(self._operand(other, "sub"), self)
+        return SubOp()(self._operand(other), self)
 
     def __mul__(self, other: Any) -> Tensor:
-        return MulOp()(self, self._operand(other, "mul"))
+        return MulOp()(self, self._operand(other))
 
     def __rmul__(self, other: Any) -> Tensor:
-        return MulOp()(self._operand(other, "mul"), self)
+        return MulOp()(self._operand(other), self)
 
     def __truediv__(self, other: Any) -> Tensor:
-        self._require_floating("div")
-        return DivOp()(self, self._operand(other, "div"))
+        return DivOp()(self, self._operand(other))
 
     def __rtruediv__(self, other: Any) -> Tensor:
-        self._require_floating("div")
-        return DivOp()(self._operand(other, "div"), self)
+        return DivOp()(self._operand(other), self)
 
     def __pow__(self, other: Any) -> Tensor:
-        return PowOp()(self, self._operand(other, "pow"))
+        return PowOp()(self, self._operand(other))
 
     def __rpow__(self, other: Any) -> Tensor:
-        return PowOp()(self._operand(other, "pow"), self)
+        return PowOp()(self._operand(other), self)
 
     def __matmul__(self, other: Any) -> Tensor:
-        return MatmulOp()(self, self._operand(other, "matmul"))
+        return MatmulOp()(self, self._operand(other))
 
     def __rmatmul__(self, other: Any) -> Tensor:
-        return MatmulOp()(self._operand(other, "matmul"), self)
+        return MatmulOp()(self._operand(other), self)
 
     def __neg__(self) -> Tensor:
         return NegOp()(self)
@@ -304,17 +374,14 @@ class Tensor:
 
     def mean(self, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> Tensor:
         """Mean over `axis` (None: all)."""
-        self._require_floating("mean")
         return MeanOp(axis, keepdims)(self)
 
     def exp(self) -> Tensor:
         """e to the power of each element."""
-        self._require_floating("exp")
         return ExpOp()(self)
 
     def log(self) -> Tensor:
         """Natural logarithm of each element."""
-        self._require_floating("log")
         return LogOp()(self)
 
     def reshape(self, *shape: int | Sequence[int]) -> Tensor:
@@ -330,14 +397,7 @@ class Tensor:
         """All axes reversed."""
         return TransposeOp()(self)
 
-    def _require_floating(self, operation: str) -> None:
-        """NumPy would make float64 of integers here, and PyTorch float32: better said than guessed."""
-        if self.dtype.kind != "f":
-            raise DTypeError(
-                f"{operation}: expected floating values, got {self.dtype}; use .astype('float32')"
-            )
-
-    def _operand(self, other: Any, operation: str) -> Tensor:
+    def _operand(self, other: Any) -> Tensor:
         """The other side of an operator: numbers and lists take its dtype, arrays must have it already."""
         if isinstance(other, Tensor):
             tensor = other
@@ -350,12 +410,11 @@ class Tensor:
             # A copy: backward may want the values after the user has changed the array.
             wanted = self.dtype if isinstance(other, (list, tuple)) else None
             tensor = Tensor._wrap(array_module(self._data).array(other, dtype=wanted))
-        if tensor.dtype != self.dtype:
-            raise DTypeError(
-                f"{operation}: operands have dtypes {self.dtype} and {tensor.dtype}; "
-                "convert one of them, as in x.astype('float32')"
-            )
         return tensor
+
+
+def _values(other: Any) -> Any:
+    return other.data if isinstance(other, Tensor) else other
 
 
 def as_tensor(value: Any, like: Tensor | None = None) -> Tensor:
@@ -368,13 +427,19 @@ def as_tensor(value: Any, like: Tensor | None = None) -> Tensor:
 def _as_new_array(data: Any, dtype: npt.DTypeLike | None) -> Array:
     if isinstance(data, Tensor):
         data = data.data
-    if hasattr(data, "dtype") and hasattr(data, "shape"):
-        array = array_module(data).array(data) if not isinstance(data, np.generic) else np.asarray(data)
+    if hasattr(data, "__cuda_array_interface__"):
+        array = array_module(data).array(data)
+    elif hasattr(data, "__array__") or isinstance(data, np.generic):  # Other libraries' arrays, too.
+        array = np.array(data)
     else:
         array = np.asarray(data, dtype=np.float32 if dtype is None else dtype)
-    if array.dtype.kind not in "fiub":
-        raise DTypeError(f"a Tensor holds floating, integer or boolean values, got dtype {array.dtype}")
-    return array if dtype is None else array.astype(dtype, copy=False)
+    array = array if dtype is None else array.astype(dtype, copy=False)
+    if array.dtype.kind not in "fiub" or (array.dtype.kind == "f" and str(array.dtype) not in FLOAT_DTYPES):
+        raise DTypeError(
+            f"a Tensor holds float32, float64, whole numbers or booleans, got {array.dtype}; "
+            "give dtype='float32' to convert"
+        )
+    return array
 
 
 def _plain_index(index: Any) -> Any:

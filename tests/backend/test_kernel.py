@@ -32,14 +32,14 @@ def log() -> list[str]:
 
 @pytest.fixture
 def double(log: list[str]) -> Kernel:
-    return Kernel("double", reference=writer("reference", log), array=writer("array", log))
+    return Kernel("double", outputs=["y"], reference=writer("reference", log), array=writer("array", log))
 
 
 def test_the_best_variant_that_is_there(log: list[str], double: Kernel) -> None:
     x, y = np.ones(3), np.empty(3)
     double(x, y)
     variants = {name: writer(name, log) for name in ("reference", "array", "numba")}
-    Kernel("triple", **variants)(x, y)
+    Kernel("triple", outputs=["y"], **variants)(x, y)
     assert log == ["array", "numba"]
     np.testing.assert_array_equal(y, [2.0, 2.0, 2.0])
 
@@ -82,7 +82,31 @@ def test_other_dtypes_are_refused(dtype: str, double: Kernel) -> None:
 def test_mixed_dtypes_are_refused(double: Kernel) -> None:
     with pytest.raises(DTypeError, match="double: arrays must share one dtype, got float32 and float64"):
         double(np.zeros(3, "f4"), np.zeros(3))
-    double(np.zeros(3, np.int64), np.zeros(3))  # Labels and positions are integers.
+
+
+def test_integers_are_refused_where_values_are_expected(double: Kernel) -> None:
+    with pytest.raises(DTypeError, match="arrays must share one dtype, got float64 and int64"):
+        double(np.zeros(3, np.int64), np.zeros(3))
+    with pytest.raises(DTypeError, match="double: dtype int64 is not supported; expected float32 or float64"):
+        double(np.zeros(3, np.int64), np.zeros(3, np.int64))
+
+
+def test_an_output_that_is_not_contiguous_is_refused(double: Kernel) -> None:
+    with pytest.raises(ValueError, match="double: argument 1 is written, and must be a C-contiguous array"):
+        double(np.ones(3), np.zeros(6)[::2])
+
+
+def test_read_only_inputs_are_not_compiled_anew() -> None:
+    from minialex.kernels.activations import relu_reference
+
+    compiled = jit(relu_reference)
+    kernel = Kernel("relu", outputs=["y"], reference=relu_reference, array=relu_reference, numba=compiled)
+    x, y = np.array([-1.0, 2.0]), np.empty(2)
+    kernel(x, y)
+    x.flags.writeable = False
+    kernel(x, y)
+    np.testing.assert_array_equal(y, [0, 2])
+    assert len(compiled._dispatcher.signatures) == 1
 
 
 def test_strided_inputs_reach_numba_contiguous() -> None:
@@ -92,7 +116,7 @@ def test_strided_inputs_reach_numba_contiguous() -> None:
         seen.append(x.flags.c_contiguous)
         y[...] = x
 
-    kernel = Kernel("copy", reference=variant, array=variant, numba=variant)
+    kernel = Kernel("copy", outputs=["y"], reference=variant, array=lambda x, y: None, numba=variant)
     y = np.empty((3, 2))
     kernel(np.arange(6.0).reshape(2, 3).T, y)
     assert seen == [True]
@@ -148,7 +172,7 @@ def test_every_reference_is_explained(kernel: Kernel) -> None:
 
 def test_there_are_kernels_and_a_wrong_one_is_found() -> None:
     assert len(KERNELS) > 10
-    odd = Kernel("odd", reference=lambda x, y: None, array=lambda x, out: None)
+    odd = Kernel("odd", outputs=["y"], reference=lambda x, y: None, array=lambda x, out: None)
     with pytest.raises(AssertionError):
         test_all_variants_share_one_signature(odd)
 
