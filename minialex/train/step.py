@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from minialex import ops
-from minialex.backend import to_device
+from minialex.backend import array_module, one_blas_thread, to_device
 from minialex.errors import NumericalError
 from minialex.optim import clip_grad_norm_
 from minialex.rng import random_scope
@@ -75,7 +75,6 @@ def gradient_norm(model: Any) -> float:
     Looked at in every step, and so summed in the gradients' own precision: `clip_grad_norm_`, whose result
     changes the weights, is exact and slower.
     """
-    with np.errstate(over="ignore", invalid="ignore"):
-        return math.sqrt(
-            sum(float((p.grad * p.grad).sum()) for p in model.parameters() if p.grad is not None)
-        )
+    grads = [p.grad for p in model.parameters() if p.grad is not None]
+    with np.errstate(over="ignore", invalid="ignore"), one_blas_thread():
+        return math.sqrt(sum(float(array_module(g).vdot(g, g)) for g in grads))
