@@ -89,7 +89,7 @@ def main() -> None:
     show_forward(p, s, e, loss)
     expected = by_hand(p.item(), s.item(), e.item())
 
-    print("3. What minialex recorded during the forward pass (mx.tape):\n")
+    print("\n3. What minialex recorded during the forward pass (mx.tape):\n")
     print("\n".join("   " + line for line in mx.tape(loss).splitlines()) + "\n")
 
     print("4. loss.backward() walks that table from the last line to the first:\n")

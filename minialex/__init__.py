@@ -4,8 +4,6 @@ import minialex as mx
 from minialex import nn, ops, optim, models
 """
 
-from typing import Any
-
 from minialex.backend import DTypeError, use_variant
 from minialex.errors import (
     CheckpointError,
@@ -49,10 +47,14 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     # Loading a checkpoint needs Pillow; `import minialex` must not.
     if name == "load":
         from minialex.train.predictor import load
 
         return load
     raise AttributeError(f"module 'minialex' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -377,13 +377,18 @@ def _report(comparisons: list[Comparison], settings: Settings) -> str:
             f"relative error {comparison.relative_error:.2e}"
         )
         if bad and not comparison.analytic.any():
-            lines.append("    backward left no gradient here: detach, no_grad, astype or NumPy inside fn?")
+            lines.append(
+                "    every gradient here is 0: is the input cut off inside fn (detach, no_grad, NumPy), "
+                "or at a kink (relu of 0)?"
+            )
     lines += ["", _table([_row(comparison, i, tolerance) for _, comparison, i, tolerance in rows[:LISTED]])]
     if failed > LISTED:
         lines.append(f"... and {failed - LISTED} more")
     lines += [
         "",
         "numeric: central differences of <fn(inputs), v> in float64, v normal from the seed",
+        "kinks:   relu at 0, equal pixels in a max-pool window: there is no derivative to agree with; "
+        "move the input",
         f"repeat:  {settings.call()}",
     ]
     return "\n".join(lines)

@@ -123,7 +123,7 @@ def test_tensors_without_requires_grad_are_constants() -> None:
 def test_an_input_that_is_not_reached_has_gradient_zero() -> None:
     assert gradcheck(lambda x, unused: x * 2.0, [grid(3), grid(2)])
     assert gradcheck(lambda x: Tensor(np.ones(2)), [grid(3)])
-    with pytest.raises(GradcheckError, match="backward left no gradient here: detach"):
+    with pytest.raises(GradcheckError, match="every gradient here is 0: is the input cut off"):
         gradcheck(lambda x: x.detach() * 2.0, [grid(3)])
 
 

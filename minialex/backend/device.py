@@ -15,7 +15,7 @@ from minialex.errors import DeviceError
 # CuPy arrays and NumPy arrays share the part of the interface that the engine uses.
 Array = Any
 
-DEVICE_FORMS = "'cpu', 'cuda', 'cuda:N' or 'cuda-emulated'"
+DEVICE_FORMS = "'cpu', 'cuda' or 'cuda:N'"
 
 
 def parse_device(device: str) -> tuple[str, int]:
@@ -57,8 +57,8 @@ def require_device(device: str) -> str:
 def _cuda_device_count(device: str) -> int:
     if importlib.util.find_spec("cupy") is None:
         raise DeviceError(
-            f"device {device!r} needs CuPy, which is not installed: pip install 'minialex[cuda13]' "
-            "(or cuda12, to match your driver), or use --device cpu"
+            f"device {device!r} needs CuPy, which is not installed: pip install cupy-cuda13x "
+            "(or cupy-cuda12x, to match your driver), or use device cpu"
         )
     try:
         cupy = importlib.import_module("cupy")
@@ -66,10 +66,10 @@ def _cuda_device_count(device: str) -> int:
     except Exception as error:  # CuPy raises its own kinds, which cannot be named without importing it.
         raise DeviceError(
             f"device {device!r}: CuPy is installed but finds no usable GPU or driver "
-            f"({type(error).__name__}: {error}); run nvidia-smi to see the driver, or use --device cpu"
+            f"({type(error).__name__}: {error}); run nvidia-smi to see the driver, or use device cpu"
         ) from error
     if count == 0:
-        raise DeviceError(f"device {device!r}: the driver reports no CUDA device; use --device cpu")
+        raise DeviceError(f"device {device!r}: the driver reports no CUDA device; use device cpu")
     return count
 
 

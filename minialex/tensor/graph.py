@@ -294,8 +294,14 @@ def _call_backward(op: Op, dy: Array) -> Gradients:
         _accumulate(output, dy, owned=False)
     started = perf_counter()
     with np.errstate(all="ignore"), on_device_of(dy):
-        dinputs = tuple(d if d is None else _as_array(d) for d in op.backward(dy))
+        result = op.backward(dy)
     seconds = perf_counter() - started
+    if not isinstance(result, tuple):
+        raise GraphError(
+            f"{op.name}: backward must give a tuple with one gradient for each input, "
+            f"got {type(result).__name__}; for one input write `return (dx,)`"
+        )
+    dinputs = tuple(d if d is None else _as_array(d) for d in result)
     if len(dinputs) != len(op.input_shapes):
         raise GraphError(
             f"{op.name}: backward gave {len(dinputs)} gradients for {len(op.input_shapes)} inputs"

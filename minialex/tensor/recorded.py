@@ -25,6 +25,8 @@ def tape(tensor: Tensor) -> str:
     nobody wants its gradient.
     Raises: GraphError if nothing was recorded, or backward has freed it.
     """
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"tape: expected the Tensor that was computed, got {type(tensor).__name__}")
     ops = recorded_ops(tensor)
     if not ops:
         raise GraphError("tape: nothing was recorded: a leaf, or computed under no_grad()")

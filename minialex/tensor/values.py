@@ -425,6 +425,8 @@ def as_tensor(value: Any, like: Tensor | None = None) -> Tensor:
 
 
 def _as_new_array(data: Any, dtype: npt.DTypeLike | None) -> Array:
+    if data is None:
+        raise DTypeError("a Tensor needs values, got None")
     if isinstance(data, Tensor):
         data = data.data
     if hasattr(data, "__cuda_array_interface__"):

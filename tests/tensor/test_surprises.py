@@ -124,7 +124,7 @@ def test_a_gradient_must_fit() -> None:
         ShapeError, match=r"grad: expected shape \(2, 3\), float32, on cpu; got shape \(3, 2\)"
     ):
         w.grad = np.zeros((3, 2), np.float32)
-    with pytest.raises(ShapeError, match="got shape .* float64"):
+    with pytest.raises(ShapeError, match=r"got shape .* float64"):
         w.grad = np.zeros((2, 3))
     with pytest.raises(TypeError, match="grad is an array, not a Tensor"):
         w.grad = Tensor(np.zeros((2, 3), np.float32))
@@ -186,3 +186,36 @@ def test_the_weights_gradient_needs_no_memory_for_each_image() -> None:
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < peaks[0] + 3 * 2**20
+
+
+def test_none_is_no_value() -> None:
+    with pytest.raises(DTypeError, match="a Tensor needs values, got None"):
+        ops.relu(None)  # type: ignore[arg-type]
+
+
+def test_a_backward_that_forgets_the_tuple_is_told() -> None:
+    class ForgetfulOp(mx.Op):
+        def shape(self, x: Any) -> Any:
+            return x
+
+        def forward(self, x: Any) -> Any:
+            return x + 1
+
+        def backward(self, dy: Any) -> Any:
+            return dy
+
+    y = ForgetfulOp()(Tensor([1.0, 2.0], requires_grad=True))
+    with pytest.raises(
+        GraphError, match=r"forgetful: backward must give a tuple.*got ndarray.*return \(dx,\)"
+    ):
+        y.sum().backward()
+
+
+def test_public_names_are_listed() -> None:
+    assert "load" in dir(mx)
+    assert set(dir(mx)) == set(mx.__all__)
+
+
+def test_tape_of_an_array() -> None:
+    with pytest.raises(TypeError, match="tape: expected the Tensor that was computed, got ndarray"):
+        mx.tape(np.ones(2))  # type: ignore[arg-type]
