@@ -9,19 +9,19 @@ python examples/train_flowers.py --help               everything that can be cha
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import minialex as mx
 from minialex.cli import training_script
 from minialex.train import TrainConfig, train
+from minialex.train.commands import script_command
 
 
 def main(config: TrainConfig) -> None:
     """Train an AlexNet on photographs of flowers, and ask it about one of them."""
     # 1. Train. The loop is in minialex/train/loop.py: for every batch forward, loss, backward, step; after
     #    every epoch a look at pictures that are not trained on; at the end the best epoch is tested.
-    result = train(config, program=f"python {sys.argv[0]}")
+    result = train(config, program=script_command())
 
     # 2. Use it: the checkpoint knows the network, the names of the classes and how to prepare a picture.
     split = json.loads((result.out / "split.json").read_text(encoding="utf-8"))

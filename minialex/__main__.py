@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from minialex.cli import main
+import sys
 
 if __name__ == "__main__":
-    main()
+    try:
+        from minialex.cli import main
+
+        main()
+    except KeyboardInterrupt:  # Before the command has begun; later it is the command's to say.
+        print("\nstopped", file=sys.stderr)
+        sys.exit(130)

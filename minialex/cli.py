@@ -8,15 +8,30 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+import typer.core
 
 from minialex.errors import DataError, DeviceError, MinialexError, UsageError
 from minialex.version import __version__
 
 if TYPE_CHECKING:
     from minialex.train import TrainConfig
+
+
+class PlainCommand(typer.core.TyperCommand):
+    """A command whose help speaks of files: Typer writes {CHECKPOINT}, and <list[Path]> for some of them."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """The words of the usage line."""
+        return [piece.replace("{", "").replace("}", "") for piece in super().collect_usage_pieces(ctx)]
+
+    def get_help(self, ctx: Any) -> str:
+        """The whole help."""
+        listed = "<list[Path]>"
+        return super().get_help(ctx).replace(listed, "<path>".ljust(len(listed)))
+
 
 app = typer.Typer(
     help="Train convolutional networks on photographs, and use what was trained.",
@@ -29,7 +44,12 @@ app = typer.Typer(
 DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, cuda:N, or auto: a GPU if one can be used.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 CheckpointArgument = Annotated[
-    Path, typer.Argument(metavar="CHECKPOINT", help="best.safetensors or last.safetensors of a run.")
+    Path,
+    typer.Argument(
+        metavar="CHECKPOINT",
+        help="A run's folder, or best.safetensors or last.safetensors in it.",
+        show_default=False,
+    ),
 ]
 
 
@@ -44,14 +64,25 @@ def user_errors() -> Iterator[None]:
         print(f"\n{stop}", file=sys.stderr)
         raise typer.Exit(stop.exit_code) from None
     except MinialexError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _show_error(str(error))
         raise typer.Exit(error.exit_code) from None
     except MemoryError as error:  # CuPy's own out-of-memory error is one, too.
-        print(f"error: out of memory ({error}); a smaller --batch-size needs less", file=sys.stderr)
+        _show_error(f"out of memory ({error}); smaller batches need less")
         raise typer.Exit(DeviceError.exit_code) from None
+    except BrokenPipeError:  # `minialex summary flowers | head`: typer knows what to do.
+        raise
+    except OSError as error:  # A folder that may not be read, a name that is too long, a disk that went away.
+        _show_error(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        raise typer.Exit(DataError.exit_code) from None
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
         raise typer.Exit(130) from None
+
+
+def _show_error(text: str) -> None:
+    from minialex.train.reporter import for_stream
+
+    print(for_stream(f"error: {text}", sys.stderr), file=sys.stderr)
 
 
 def with_training_flags(run: Callable[[TrainConfig], None]) -> Callable[..., None]:
@@ -66,7 +97,10 @@ def with_training_flags(run: Callable[[TrainConfig], None]) -> Callable[..., Non
                 "MINIALEX_DATA, the cache, or the network]"
             ),
         ] = None,
-        model: Annotated[str, typer.Option(help="The network: flowers, lenet5, ...")] = "flowers",
+        model: Annotated[
+            str,
+            typer.Option(help="The network: flowers, single, grouped or owt, which are AlexNets, or lenet5."),
+        ] = "flowers",
         device: DeviceOption = "auto",
         epochs: Annotated[int, typer.Option(help="Passes over the training pictures.")] = 10,
         batch_size: Annotated[int, typer.Option(help="Pictures in a batch.")] = 32,
@@ -171,11 +205,12 @@ def _train(config: TrainConfig) -> None:
 app.command("train")(with_training_flags(_train))
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def predict(
     checkpoint: CheckpointArgument,
     pictures: Annotated[
-        list[Path], typer.Argument(help="Picture files, or folders of them.", metavar="IMAGE")
+        list[Path],
+        typer.Argument(help="Picture files, or folders of them.", metavar="IMAGE", show_default=False),
     ],
     device: DeviceOption = "cpu",
     as_json: JsonOption = False,
@@ -187,6 +222,7 @@ def predict(
     from minialex.train import load
 
     with user_errors():
+        refuse_swapped(checkpoint)
         files = picture_files(pictures)
         predictor = load(checkpoint, device)
         answers, failed = [], False
@@ -195,7 +231,7 @@ def predict(
                 prediction = predictor.predict(file)
             except DataError as error:
                 # One bad file among many must not hide the answers to the others.
-                print(f"error: {error}", file=sys.stderr)
+                _show_error(str(error))
                 failed = True
                 continue
             classes = [{"class": name, "probability": probability} for name, probability in prediction]
@@ -210,6 +246,17 @@ def predict(
 
 def _indented(text: str) -> str:
     return "\n".join(f"  {line}" for line in text.splitlines())
+
+
+def refuse_swapped(checkpoint: Path) -> None:
+    """Raises: UsageError if the path of a picture stands where that of the checkpoint is expected."""
+    from minialex.data.images import OTHER_PICTURE_SUFFIXES, SUFFIXES
+
+    if checkpoint.suffix.lower() in SUFFIXES | OTHER_PICTURE_SUFFIXES and not checkpoint.is_dir():
+        raise UsageError(
+            f"{checkpoint} is a picture; the checkpoint comes first: "
+            "minialex predict best.safetensors photo.jpg"
+        )
 
 
 def picture_files(paths: list[Path]) -> list[Path]:
@@ -235,7 +282,7 @@ def picture_files(paths: list[Path]) -> list[Path]:
     return files
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def evaluate(
     checkpoint: CheckpointArgument,
     data: Annotated[
@@ -243,7 +290,10 @@ def evaluate(
     ] = None,
     part: Annotated[
         str | None,
-        typer.Option(help="test, validation or train of the run's own split, or all. [default: test]"),
+        typer.Option(
+            help="test, validation or train of the run's own split, or all. [default: test; all for a --data "
+            "that is not the run's]"
+        ),
     ] = None,
     device: DeviceOption = "auto",
     batch_size: Annotated[int, typer.Option(help="Pictures in a batch.")] = 32,
@@ -273,7 +323,7 @@ def evaluate(
             reporter.say(line)
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def summary(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="flowers, single, grouped, owt or lenet5.")],
     classes: Annotated[
@@ -297,7 +347,11 @@ def summary(
         for name, value in (("--classes", classes), ("--image-size", image_size), ("--batch", batch)):
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be at least 1, got {value}")
-        print(summarize(models.build(model, classes, image_size), model, batch))
+        try:
+            text = str(summarize(models.build(model, classes, image_size), model, batch))
+        except ValueError as error:  # A ShapeError, or NumPy's refusal of an array beyond all bounds.
+            raise UsageError(str(error)) from error
+        print(text)
 
 
 @app.command()

@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
 
 import minialex as mx
+from minialex.backend import use_variant
+from minialex.testing import CheckError, cases, check_op, references
+from minialex.testing.mutants import networks, planting
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 
@@ -30,24 +33,65 @@ def test_the_readmes_alexnet_trains(capsys: pytest.CaptureFixture[str]) -> None:
     assert sum(p.size for p in namespace["net"].parameters()) == 14_591_685  # type: ignore[attr-defined]
 
 
-def test_the_operation_in_contributing_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
-    namespaces = []
-    blocks = python_blocks("CONTRIBUTING.md")
-    for name, block in zip(("minialex.kernels.clipping", "minialex.ops.clipping"), blocks, strict=True):
+def run_block(block: str, module: ModuleType) -> ModuleType:
+    exec(compile(block, "CONTRIBUTING.md", "exec"), module.__dict__)
+    return module
+
+
+def extended(original: ModuleType, **names: object) -> ModuleType:
+    """What a file of the package would be with more names in it, without touching the file."""
+    module = ModuleType(original.__name__)
+    module.__dict__.update({**vars(original), **names})
+    return module
+
+
+@pytest.fixture
+def clipping(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Every piece of code that CONTRIBUTING.md shows for an operation, run where the page says it belongs."""
+    kernel, op, reference, row, mutant = python_blocks("CONTRIBUTING.md")
+    modules = []
+    for name, block in (("minialex.kernels.clipping", kernel), ("minialex.ops.clipping", op)):
         module = ModuleType(name)
         monkeypatch.setitem(sys.modules, name, module)
-        exec(compile(block, "CONTRIBUTING.md", "exec"), module.__dict__)
-        namespaces.append(module)
-    kernels, ops = namespaces
-    x = np.linspace(-1.9, 1.9, 12).reshape(3, 4)
-    results = {}
+        modules.append(run_block(block, module))
+    kernels, ops = modules
+    loops = run_block(reference, extended(references, clipping=kernels))
+    rows = run_block(row, extended(cases, ClipOp=ops.ClipOp, references=loops))
+    planted: list[planting.Mutant] = []
+    monkeypatch.setattr(planting, "MUTANTS", planted)
+    run_block(mutant, extended(networks, ClipOp=ops.ClipOp, clipping=kernels))
+    return SimpleNamespace(kernels=kernels, ops=ops, cases=rows._clips(), mutants=planted)
+
+
+def test_the_operation_in_contributing_passes_every_check(clipping: SimpleNamespace) -> None:
+    (case,) = clipping.cases
+    assert check_op(case).relative_error < 1e-8
+    (x,), limits = case.inputs, case.params
+    for part in (x < limits["low"], x > limits["high"], (limits["low"] < x) & (x < limits["high"])):
+        assert part.any()
+    y = clipping.ops.clip(mx.Tensor(x), **limits)
+    np.testing.assert_array_equal(y.numpy(), np.clip(x, limits["low"], limits["high"]).astype(y.dtype))
+    with pytest.raises(ValueError, match="low=1 must not be above high=0"):
+        clipping.ops.clip(mx.Tensor(x), 1, 0)
+
+
+def test_the_kernels_in_contributing_agree(clipping: SimpleNamespace) -> None:
+    kernels, x = clipping.kernels, np.linspace(-1.9, 1.9, 12).reshape(3, 4)
+    results = []
     for variant in ("reference", "array"):
         y, dx = np.empty_like(x), np.empty_like(x)
-        kernels.clip_forward.variants[variant](x, y, -1.0, 0.5)
-        kernels.clip_backward.variants[variant](x * x, x, dx, -1.0, 0.5)
-        results[variant] = (y, dx)
-    np.testing.assert_array_equal(results["reference"], results["array"])
-    assert mx.gradcheck(lambda t: ops.clip(t, -1.0, 0.5), [mx.Tensor(x, requires_grad=True)])
+        with use_variant(variant):
+            kernels.clip_forward(x, y, -1.0, 0.5)
+            kernels.clip_backward(x * x, x, dx, -1.0, 0.5)
+        results.append((y, dx))
+    np.testing.assert_array_equal(results[0], results[1])
+
+
+def test_the_planted_bug_in_contributing_is_caught(clipping: SimpleNamespace) -> None:
+    (mutant,) = clipping.mutants
+    with mutant.planted(), pytest.raises(CheckError, match="gradient"):
+        check_op(clipping.cases[0])
+    check_op(clipping.cases[0])
 
 
 @pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])

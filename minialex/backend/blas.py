@@ -7,7 +7,7 @@ import numpy as np
 from minialex.backend.device import Array, array_module
 from minialex.backend.kernel import Kernel
 from minialex.backend.threads import for_ranges, one_blas_thread
-from minialex.shapes import broadcast_shape
+from minialex.shapes import ShapeError, broadcast_shape
 
 # Columns or rows of a product that one thread works out at a time. A fixed number, so that the bits do not
 # depend on how many threads there are.
@@ -67,8 +67,11 @@ def matmul(a: Array, b: Array, out: Array | None = None) -> Array:
     left, right = a if a.ndim > 1 else a[None], b if b.ndim > 1 else b[:, None]
     leading = broadcast_shape(left.shape[:-2], right.shape[:-2], "matmul")
     shape = (*leading, left.shape[-2], right.shape[-1])
+    result_shape = (*leading, *a.shape[-2:-1], *(b.shape[-1:] if b.ndim > 1 else ()))
+    if out is not None and out.shape != result_shape:
+        raise ShapeError(f"matmul: out has shape {out.shape}, expected {result_shape}")
     y = array_module(a).empty(shape, dtype=a.dtype) if out is None else out.reshape(shape)
     matrix_product(left, right, y)
     if out is not None:
         return out
-    return y.reshape((*leading, *a.shape[-2:-1], *(b.shape[-1:] if b.ndim > 1 else ())))
+    return y.reshape(result_shape)

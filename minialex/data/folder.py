@@ -8,6 +8,7 @@ from a Mac ("Gänseblümchen" as two characters for ä) has the same classes in 
 from __future__ import annotations
 
 import os
+import shlex
 import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -24,6 +25,9 @@ from minialex.errors import DataError
 __all__ = ["Dataset", "ImageFolder", "equal_files"]
 
 OnBadImage = Literal["stop", "skip"]
+
+# What the folders of data that somebody has divided already are called.
+PART_NAMES = frozenset(["train", "training", "val", "valid", "validation", "dev", "test", "testing"])
 
 # What operating systems leave in folders; with names that begin with a dot, passed over without a word.
 SYSTEM_NAMES = frozenset(
@@ -58,7 +62,8 @@ class ImageFolder:
             progress: called with (files done, files in all) during the audit.
     Attributes: classes, labels (int64, one a picture), names (relative POSIX paths in NFC), skipped (the bad
             pictures left out), extra (names of files that are no pictures, passed over).
-    Raises: DataError for a missing folder, fewer than two classes, a class without pictures, bad pictures.
+    Raises: DataError for a missing folder, fewer than two classes, a class without pictures, bad pictures,
+            or what looks like train/ and val/, each with folders for the same classes.
     """
 
     def __init__(
@@ -174,11 +179,47 @@ def _class_folders(root: Path) -> tuple[dict[str, Path], list[str]]:
         raise DataError(f"The data folder {root} holds no folders, expected one for each class. {advice}")
     if len(folders) == 1:
         raise DataError(_one_class_message(root, next(iter(folders.values()))))
+    _refuse_parts(root, dict(sorted(folders.items())))
     return dict(sorted(folders.items())), extra
 
 
+def _refuse_parts(root: Path, folders: dict[str, Path]) -> None:
+    """Raises: DataError if these are not classes but parts: a network would learn "train" against "val"."""
+    called_parts = all(name.lower() in PART_NAMES for name in folders)
+    inside = [_inner_folders(path) for path in folders.values()]
+    shared = sorted(set.intersection(*map(set, inside)))
+    only_folders = not any(_has_pictures(path) for path in folders.values())
+    if not called_parts and not (only_folders and len(shared) > 1):
+        return
+    classes = shared or sorted({name for names in inside for name in names})
+    first = next((path for name, path in folders.items() if name.lower().startswith("train")), None)
+    first = first or next(iter(folders.values()))
+    seems = f"its classes seem to be {', '.join(classes[:10])}; give --data {shlex.quote(str(first))}"
+    if not classes:
+        seems = "and its parts hold no classes; give the folder that holds one folder of pictures a class"
+    message = f"{root} holds {', '.join(folders)}: this looks like a folder that is already split: {seems}"
+    if not called_parts:
+        message += f", or, if {', '.join(folders)} are the classes, put their pictures directly into them"
+    raise DataError(
+        f"{message}. The parts to train on, to choose by and to test on are made from it (--split)."
+    )
+
+
+def _inner_folders(folder: Path) -> list[str]:
+    return sorted(
+        normalise(path.name) for path in folder.iterdir() if path.is_dir() and not _is_hidden(path.name)
+    )
+
+
+def _has_pictures(folder: Path) -> bool:
+    return any(
+        path.suffix.lower() in SUFFIXES | OTHER_PICTURE_SUFFIXES and path.is_file()
+        for path in folder.iterdir()
+    )
+
+
 def _one_class_message(root: Path, only: Path) -> str:
-    inner = sorted(path.name for path in only.iterdir() if path.is_dir() and not _is_hidden(path.name))
+    inner = _inner_folders(only)
     message = f"The data folder {root} holds one class only, {normalise(only.name)}; a classifier needs two."
     if len(inner) > 1:
         return f"{message} {only} holds {len(inner)} folders: did you mean that one?"
@@ -190,9 +231,10 @@ def _require_pictures(root: Path, classes: Sequence[str], labels: Sequence[int])
     empty = [name for label, name in enumerate(classes) if label not in present]
     if empty:
         raise DataError(
-            f"{len(empty)} of the {len(classes)} classes in {root} hold no usable picture: "
+            f"{len(empty)} of the {len(classes)} classes in {root} "
+            f"{'holds' if len(empty) == 1 else 'hold'} no usable picture: "
             f"{', '.join(empty[:20])}. Expected at least one {'/'.join(FORMATS)} file in each. "
-            "Add pictures or remove the folder."
+            f"Add pictures or remove the folder{'s' * (len(empty) > 1)}."
         )
 
 

@@ -49,17 +49,17 @@ def open_dataset(
     dataset = ImageFolder(folder, on_bad_image, pixel_limit, audit_progress)
     _say_findings(dataset, say)
     kind = f"{len(dataset):,} pictures in {len(dataset.classes)} classes"
-    return dataset, f"{kind} from {dataset.root} ({source})"
+    return dataset, f"{kind} from {dataset.root}{f' ({source})' if source else ''}"
 
 
 def _find(
     data: str | Path | None, say: Say, progress: Progress | None, per_class: int, seed: int
 ) -> tuple[Path, str]:
-    """The folder, and in words where it was found."""
+    """The folder, and in words where it was found: none for one that the user named."""
     if data is not None and str(data) == DRAWN:
-        return _draw(say, per_class, seed), "flowers drawn by code, as asked"
+        return _draw(say, per_class, seed), "flowers drawn by code"
     if data is not None:
-        return Path(data), "as asked"
+        return Path(data), ""
     if named := os.environ.get("MINIALEX_DATA"):
         return _in_named_folder(Path(named).expanduser()), "MINIALEX_DATA"
     cache = cache_folder()

@@ -37,6 +37,8 @@ def build(name: str, num_classes: int | None = None, image_size: int | None = No
     if name not in MODEL_NAMES:
         near = difflib.get_close_matches(name, MODEL_NAMES, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]!r}? " if near else ""
+        if "alex" in name.lower():
+            hint = f"the AlexNets are called {', '.join(VARIANTS)}; "
         raise UsageError(f"unknown model {name!r}: {hint}the models are {', '.join(MODEL_NAMES)}")
     if num_classes is not None and num_classes < 1:
         raise UsageError(f"{name}: the number of classes must be at least 1, got {num_classes}")

@@ -8,16 +8,7 @@ from minialex import ops
 from minialex.nn import init
 from minialex.nn.module import Module
 from minialex.nn.parameter import Parameter
-from minialex.shapes import (
-    IntOrPair,
-    PaddingLike,
-    Pair,
-    ShapeError,
-    as_int,
-    conv_output_size,
-    padding_pairs,
-    pair,
-)
+from minialex.shapes import IntOrPair, PaddingLike, Pair, ShapeError, as_int, pair
 from minialex.tensor import Tensor
 
 __all__ = ["Conv2d", "Dropout", "Flatten", "Identity", "Linear", "LocalResponseNorm"]
@@ -50,16 +41,11 @@ class Conv2d(Module):
         self.in_channels = positive(in_channels, "Conv2d: in_channels")
         self.out_channels = positive(out_channels, "Conv2d: out_channels")
         self.kernel_size = pair(kernel_size, "Conv2d: kernel_size")
-        self.stride = pair(stride, "Conv2d: stride")
-        self.padding = padding_pairs(padding, "Conv2d: padding")
-        self.dilation = pair(dilation, "Conv2d: dilation")
-        self.groups = positive(groups, "Conv2d: groups")
-        if in_channels % groups or out_channels % groups:
-            raise ShapeError(
-                f"Conv2d: groups={groups} must divide in_channels={in_channels} "
-                f"and out_channels={out_channels}"
-            )
-        shape = (out_channels, in_channels // groups, *self.kernel_size)
+        op = ops.Conv2dOp(stride, padding, dilation, groups)  # Refuses now what it would at the first call.
+        self.stride, self.padding, self.dilation, self.groups = op.stride, op.padding, op.dilation, op.groups
+        shape = (self.out_channels, self.in_channels // max(self.groups, 1), *self.kernel_size)
+        window = [d * (k - 1) + 1 for d, k in zip(self.dilation, self.kernel_size, strict=True)]
+        op.shape((1, self.in_channels, *window), shape)
         self.weight = Parameter(np.zeros(shape, dtype=np.float32))
         self.bias = Parameter(np.zeros(out_channels, dtype=np.float32)) if bias else None
         init.reset_(self.weight, self.bias)
@@ -69,16 +55,9 @@ class Conv2d(Module):
 
     def output_size(self, size: Pair) -> Pair:
         """(OH, OW) for an image of (H, W). Raises: ShapeError if the kernel does not fit anywhere."""
-        extents = [
-            conv_output_size(*axis)
-            for axis in zip(size, self.kernel_size, self.stride, self.padding, self.dilation, strict=True)
-        ]
-        if min(extents) < 1:
-            raise ShapeError(
-                f"conv2d: a kernel of {_by(self.kernel_size)} with padding {short_padding(self.padding)} "
-                f"and dilation {self.dilation} does not fit an image of {_by(size)}"
-            )
-        return extents[0], extents[1]
+        op = ops.Conv2dOp(self.stride, self.padding, self.dilation, self.groups)
+        height, width = op.shape((1, self.in_channels, *size), self.weight.shape)[2:]
+        return height, width
 
     def extra_repr(self) -> str:
         parts = [f"{self.in_channels}, {self.out_channels}", f"kernel_size={self.kernel_size}"]
@@ -127,10 +106,7 @@ class Dropout(Module):
 
     def __init__(self, p: float = 0.5, mode: str = "inverted") -> None:
         super().__init__()
-        if not 0.0 <= p <= 1.0:
-            raise ValueError(f"Dropout: p must lie between 0 and 1, got {p}")
-        if mode not in ("inverted", "paper"):
-            raise ValueError(f"Dropout: mode must be 'inverted' or 'paper', got {mode!r}")
+        ops.dropout(Tensor(0.0), p, training=False, mode=mode)  # Refuses what it would at the first call.
         self.p = p
         self.mode = mode
 
@@ -147,17 +123,16 @@ class LocalResponseNorm(Module):
     Shapes: x (N, C, H, W) -> the same.
     Args:   size: window in channels; alpha, beta, k: dimensionless; dialect: "paper" (alpha as it is) or
             "torch" (alpha divided by size), which must be said because systems differ.
+    Raises: ShapeError if size is below 1, ValueError for another dialect.
     """
 
     def __init__(
         self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0, *, dialect: str
     ) -> None:
         super().__init__()
-        if dialect not in ("paper", "torch"):
-            raise ValueError(f"LocalResponseNorm: dialect must be 'paper' or 'torch', got {dialect!r}")
-        self.size = positive(size, "LocalResponseNorm: size")
-        self.alpha, self.beta, self.k = alpha, beta, k
-        self.dialect = dialect
+        op = ops.LocalResponseNormOp(size, alpha, beta, k, dialect=dialect)
+        self.size, self.beta, self.k, self.dialect = op.size, op.beta, op.k, op.dialect
+        self.alpha = float(alpha)  # Not the op's, which is divided by size in the dialect "torch".
 
     def forward(self, x: Tensor) -> Tensor:
         return ops.local_response_norm(x, self.size, self.alpha, self.beta, self.k, dialect=self.dialect)
@@ -202,7 +177,3 @@ def short_padding(padding: tuple[Pair, Pair]) -> Pair | tuple[Pair, Pair]:
     """(ph, pw) where both sides are equal, for messages."""
     (top, bottom), (left, right) = padding
     return (top, left) if (top, left) == (bottom, right) else padding
-
-
-def _by(size: Pair) -> str:
-    return f"{size[0]} x {size[1]}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from minialex import ops
 from minialex.nn.module import Module
 from minialex.tensor import Tensor
@@ -22,16 +24,9 @@ class CrossEntropyLoss(Module):
 
     def __init__(self, label_smoothing: float = 0.0, reduction: str = "mean") -> None:
         super().__init__()
-        if not 0.0 <= label_smoothing <= 1.0:
-            raise ValueError(
-                f"CrossEntropyLoss: label_smoothing must lie between 0 and 1, got {label_smoothing}"
-            )
-        if reduction not in ("mean", "sum", "none"):
-            raise ValueError(
-                f"CrossEntropyLoss: reduction must be 'mean', 'sum' or 'none', got {reduction!r}"
-            )
-        self.label_smoothing = label_smoothing
-        self.reduction = reduction
+        # An op without labels refuses now what it would refuse at the first call.
+        op = ops.CrossEntropyOp(np.empty(0, dtype=np.int64), label_smoothing, reduction)
+        self.label_smoothing, self.reduction = op.label_smoothing, op.reduction
 
     def forward(self, logits: Tensor, labels: Any) -> Tensor:
         return ops.cross_entropy(logits, labels, self.label_smoothing, self.reduction)

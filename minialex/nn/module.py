@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from minialex.backend import parse_device, require_device, to_device, to_numpy
+from minialex.backend import canonical_device, parse_device, require_device, to_device, to_numpy
 from minialex.nn.loading import LoadResult, load_into
 from minialex.nn.parameter import Parameter
 from minialex.tensor import Tensor
@@ -192,27 +192,33 @@ class Module:
     def to(self, device: str) -> Self:
         """Move all Parameters and gradients to `device`; the Parameters stay the same objects.
 
+        One that is there already is left alone, so that a recorded forward pass stays valid.
+
         Raises: DeviceError if the device cannot be used; then nothing was moved.
         """
         if parse_device(device)[0] != "cpu":
             require_device(device)
+        target = canonical_device(device)
         for parameter in self.parameters():
-            grad = parameter.grad
-            parameter.data = to_device(parameter.data, device)
-            parameter.grad = None if grad is None else to_device(grad, device)
+            if parameter.device == target:
+                continue
+            grad, parameter.grad = parameter.grad, None
+            parameter.data = to_device(parameter.data, target)
+            parameter.grad = None if grad is None else to_device(grad, target)
         return self
 
     def astype(self, dtype: npt.DTypeLike) -> Self:
         """Convert all Parameters to a floating dtype, such as "float64" for gradient checks.
 
-        Gradients are forgotten.
+        Gradients of the other dtype are forgotten. A Parameter that has the dtype already is left alone.
         """
         target = np.dtype(dtype)
         if target.kind != "f":
             raise TypeError(f"astype: Parameters are floating numbers, got {target}")
         for parameter in self.parameters():
-            parameter.data = parameter.data.astype(target)
-            parameter.grad = None
+            if parameter.dtype != target:
+                parameter.grad = None
+                parameter.data = parameter.data.astype(target)
         return self
 
     def apply(self, function: Callable[[Module], object]) -> Self:

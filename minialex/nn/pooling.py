@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from minialex import ops
 from minialex.nn.layers import short_padding
 from minialex.nn.module import Module
-from minialex.shapes import IntOrPair, PaddingLike, Pair, ShapeError, padding_pairs, pair, pool_output_size
+from minialex.shapes import IntOrPair, PaddingLike, Pair
 from minialex.tensor import Tensor
 
 __all__ = ["AdaptiveAvgPool2d", "AvgPool2d", "MaxPool2d"]
@@ -13,6 +15,8 @@ __all__ = ["AdaptiveAvgPool2d", "AvgPool2d", "MaxPool2d"]
 
 class _Pool2d(Module):
     """What the pooling layers with a window share: their settings and the size of what they give."""
+
+    _op: ClassVar[type[ops.MaxPool2dOp | ops.AvgPool2dOp]]
 
     def __init__(
         self,
@@ -22,24 +26,15 @@ class _Pool2d(Module):
         ceil_mode: bool = False,
     ) -> None:
         super().__init__()
-        name = type(self).__name__
-        self.kernel_size = pair(kernel_size, f"{name}: kernel_size")
-        self.stride = self.kernel_size if stride is None else pair(stride, f"{name}: stride")
-        self.padding = padding_pairs(padding, f"{name}: padding")
+        op = self._op(kernel_size, stride, padding, ceil_mode)  # Refuses what it would at the first call.
+        self.kernel_size, self.stride, self.padding = op.kernel_size, op.stride, op.padding
         self.ceil_mode = ceil_mode
 
     def output_size(self, size: Pair) -> Pair:
         """(OH, OW) for an image of (H, W). Raises: ShapeError if the window does not fit anywhere."""
-        extents = [
-            pool_output_size(*axis, self.ceil_mode)
-            for axis in zip(size, self.kernel_size, self.stride, self.padding, strict=True)
-        ]
-        if min(extents) < 1:
-            (kh, kw), (h, w) = self.kernel_size, size
-            raise ShapeError(
-                f"{type(self).__name__}: a window of {kh} x {kw} does not fit an image of {h} x {w}"
-            )
-        return extents[0], extents[1]
+        op = self._op(self.kernel_size, self.stride, self.padding, self.ceil_mode)
+        height, width = op.shape((1, 1, *size))[2:]
+        return height, width
 
     def extra_repr(self) -> str:
         parts = [f"kernel_size={self.kernel_size}", f"stride={self.stride}"]
@@ -52,9 +47,12 @@ class MaxPool2d(_Pool2d):
 
     Shapes: x (N, C, H, W) -> (N, C, OH, OW), OH = floor((H + top + bottom - KH) / stride) + 1, and OW alike.
     Args:   kernel_size: a number or (height, width), pixels; stride: alike, None means kernel_size, smaller
-            than kernel_size the windows overlap; padding: minus infinity around the image; ceil_mode: round
-            up, which adds a last window that is cut off.
+            than kernel_size the windows overlap; padding: minus infinity around the image, at most half of
+            kernel_size; ceil_mode: round up, which adds a last window that is cut off.
+    Raises: ShapeError if an extent is below 1 or the padding too large.
     """
+
+    _op = ops.MaxPool2dOp
 
     def forward(self, x: Tensor) -> Tensor:
         return ops.max_pool2d(x, self.kernel_size, self.stride, self.padding, self.ceil_mode)
@@ -65,7 +63,10 @@ class AvgPool2d(_Pool2d):
 
     Shapes: as MaxPool2d.
     Args:   as MaxPool2d, the padding being zeros; count_include_pad: whether these count in the mean.
+    Raises: as MaxPool2d.
     """
+
+    _op = ops.AvgPool2dOp
 
     def __init__(
         self,
@@ -96,14 +97,15 @@ class AdaptiveAvgPool2d(Module):
 
     def __init__(self, output_size: IntOrPair) -> None:
         super().__init__()
-        self.target = pair(output_size, "AdaptiveAvgPool2d: output_size")
+        self.target = ops.AdaptiveAvgPool2dOp(output_size).output_size
 
     def forward(self, x: Tensor) -> Tensor:
         return ops.adaptive_avg_pool2d(x, self.target)
 
     def output_size(self, size: Pair) -> Pair:
-        """(OH, OW) for an image of any (H, W)."""
-        return self.target
+        """(OH, OW) for an image of any (H, W). Raises: ShapeError if the image has no pixels."""
+        height, width = ops.AdaptiveAvgPool2dOp(self.target).shape((1, 1, *size))[2:]
+        return height, width
 
     def extra_repr(self) -> str:
         return f"output_size={self.target}"

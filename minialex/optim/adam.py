@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from minialex.backend import Array
 from minialex.kernels.adam import adam
@@ -43,6 +44,10 @@ class Adam(Optimizer):
         self.beta1 = self._in_range("betas[0]", betas[0], below=1.0)
         self.beta2 = self._in_range("betas[1]", betas[1], below=1.0)
         self.eps = self._in_range("eps", eps)
+
+    def _arguments(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        betas = (state["beta1"], state["beta2"])
+        return {"lr": state["lr"], "betas": betas, "eps": state["eps"], "weight_decay": state["weight_decay"]}
 
     def _update(self, index: int, weight: Array, grad: Array) -> None:
         mean = self._buffer(index, "mean", weight)

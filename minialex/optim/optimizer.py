@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
-from minialex.backend import Array, array_module, to_device, to_numpy
-from minialex.errors import CheckpointError
+from minialex.backend import Array, DTypeError, array_module, device_of, to_device, to_numpy
+from minialex.errors import CheckpointError, DeviceError
+from minialex.shapes import ShapeError
 from minialex.tensor import Tensor
 
 __all__ = ["Optimizer"]
@@ -64,7 +65,14 @@ class Optimizer:
             param.zero_grad()
 
     def step(self) -> None:
-        """Update every parameter that has a gradient, in place."""
+        """Update every parameter that has a gradient, in place.
+
+        Raises: ShapeError, DTypeError or DeviceError if a gradient has not its parameter's shape, dtype or
+                device; then nothing was updated.
+        """
+        for index, param in enumerate(self.params):
+            if param.grad is not None:
+                self._check_gradient(index, param.data, param.grad)
         self.step_count += 1
         for index, param in enumerate(self.params):
             if param.grad is None:
@@ -78,6 +86,15 @@ class Optimizer:
                 param.data[...] = weight.reshape(param.shape)
             param.bump_version()
 
+    def _check_gradient(self, index: int, weight: Array, grad: Array) -> None:
+        place = f"{type(self).__name__}: the gradient of parameter {index}"
+        if grad.shape != weight.shape:
+            raise ShapeError(f"{place} has shape {grad.shape}, expected the parameter's {weight.shape}")
+        if grad.dtype != weight.dtype:
+            raise DTypeError(f"{place} is {grad.dtype}, expected the parameter's {weight.dtype}")
+        if device_of(grad) != device_of(weight):
+            raise DeviceError(f"{place} is on {device_of(grad)}, expected {device_of(weight)}")
+
     def _update(self, index: int, weight: Array, grad: Array) -> None:
         """Overwrite the flat `weight` of parameter number `index`."""
         raise NotImplementedError(f"{type(self).__name__} must define _update")
@@ -87,9 +104,8 @@ class Optimizer:
         buffer = self._memory[index].get(name)
         if buffer is None:
             buffer = array_module(weight).zeros_like(weight)
-        elif type(buffer) is not type(weight) or buffer.dtype != weight.dtype:
-            # The model was moved or converted after the first step.
-            buffer = to_device(buffer, self.params[index].device).astype(weight.dtype)
+        else:  # The model may have been moved or converted after the first step.
+            buffer = to_device(buffer, device_of(weight)).astype(weight.dtype, copy=False)
         self._memory[index][name] = buffer
         return buffer
 
@@ -113,26 +129,42 @@ class Optimizer:
         """Continue from a `state_dict`: learning rate, settings, counts and buffers.
 
         Raises: CheckpointError saying what does not fit: another kind of optimiser, another number of
-                parameters, a name too many or too few, another shape. Then nothing was loaded.
+                parameters, a name too many or too few, another shape, a setting that the constructor would
+                refuse, a count below zero. Then nothing was loaded.
         """
         problems = self._problems(state)
-        if problems:
+        loaded = None
+        if not problems:
+            try:
+                loaded = self._loaded(state)
+            except (TypeError, ValueError, OverflowError) as error:
+                problems = [str(error)]
+        if loaded is None:
             raise CheckpointError(
                 f"this optimiser state does not fit {type(self).__name__}; nothing was loaded\n  "
                 + "\n  ".join(problems)
             )
-        memory: list[dict[str, Array]] = [{} for _ in self.params]
+        for name in ("lr", *self.settings, "step_count", "_updates", "_memory"):
+            setattr(self, name, getattr(loaded, name))
+
+    def _loaded(self, state: Mapping[str, Any]) -> Self:
+        """Another optimiser of the same parameters, in this state: its constructor checks the settings.
+
+        Raises: TypeError or ValueError saying what is wrong.
+        """
+        optimizer = type(self)(self.params, **self._arguments(state))
+        optimizer.step_count = _count("step", state["step"])
+        optimizer._updates = [_count("updates", count) for count in state["updates"]]
         for index, param in enumerate(self.params):
             for name in self.buffers:
                 if f"{name}.{index}" in state:
                     array = np.array(state[f"{name}.{index}"], dtype=param.dtype).reshape(-1)
-                    memory[index][name] = to_device(array, param.device)
-        self.lr = float(state["lr"])
-        for name in self.settings:
-            setattr(self, name, type(getattr(self, name))(state[name]))
-        self.step_count = int(state["step"])
-        self._updates = [int(count) for count in state["updates"]]
-        self._memory = memory
+                    optimizer._memory[index][name] = to_device(array, param.device)
+        return optimizer
+
+    def _arguments(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments of __init__, but for params, that a state dict's settings stand for."""
+        return {name: state[name] for name in ("lr", *self.settings)}
 
     def _problems(self, state: Mapping[str, Any]) -> list[str]:
         own = type(self).__name__
@@ -146,8 +178,9 @@ class Optimizer:
             for name in state
             if name not in {"optimizer", *scalars} and name not in shapes
         ]
-        if "updates" in state and len(state["updates"]) != len(self.params):
-            problems.append(f"it has {len(state['updates'])} parameters, this optimiser {len(self.params)}")
+        if "updates" in state and np.shape(state["updates"]) != (len(self.params),):
+            count = np.size(state["updates"])
+            problems.append(f"it has {count} parameters, this optimiser {len(self.params)}")
         for name, shape in shapes.items():
             if name in state and np.shape(state[name]) != shape:
                 problems.append(f"mismatched: {name} (state {np.shape(state[name])}, parameter {shape})")
@@ -156,6 +189,14 @@ class Optimizer:
     def __repr__(self) -> str:
         settings = ", ".join(f"{name}={getattr(self, name)!r}" for name in ("lr", *self.settings))
         return f"{type(self).__name__}({len(self.params)} parameters, {settings})"
+
+
+def _count(name: str, value: Any) -> int:
+    """A count of a state dict. Raises: ValueError unless it is a whole number of at least 0."""
+    count = int(value)
+    if count != value or count < 0:
+        raise ValueError(f"{name}: {value} is not a whole number of at least 0")
+    return count
 
 
 def _flat(array: Array) -> Array:

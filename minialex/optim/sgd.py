@@ -24,7 +24,8 @@ class SGD(Optimizer):
 
     Args:   params, lr, weight_decay: as Optimizer; momentum: share of the velocity that is kept, 0 <= m < 1;
             nesterov: look ahead, for "torch" with momentum only.
-    Raises: ValueError as Optimizer, and for another rule.
+    Raises: ValueError as Optimizer, for another rule, and for nesterov where it has no meaning; TypeError if
+            nesterov is neither True nor False.
     Source: "paper": Krizhevsky, Sutskever, Hinton 2012, section 5; "torch": torch.optim.SGD.
     """
 
@@ -42,6 +43,8 @@ class SGD(Optimizer):
     ) -> None:
         super().__init__(params, lr, weight_decay)
         self.momentum = self._in_range("momentum", momentum, below=1.0)
+        if not isinstance(nesterov, bool):
+            raise TypeError(f"SGD: nesterov must be True or False, got {nesterov!r}")
         if rule not in ("torch", "paper"):
             raise ValueError(f"SGD: rule must be 'torch' or 'paper', got {rule!r}")
         if nesterov and (momentum == 0 or rule == "paper"):

@@ -6,5 +6,16 @@
 
 from minialex.testing.cases import CASES, Case, grid, positive
 from minialex.testing.check import CheckError, Result, check_op, run_all_cases
+from minialex.testing.discovery import all_ops
 
-__all__ = ["CASES", "Case", "CheckError", "Result", "check_op", "grid", "positive", "run_all_cases"]
+__all__ = [
+    "CASES",
+    "Case",
+    "CheckError",
+    "Result",
+    "all_ops",
+    "check_op",
+    "grid",
+    "positive",
+    "run_all_cases",
+]

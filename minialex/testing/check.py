@@ -17,8 +17,8 @@ from minialex.backend import Array, VariantError, use_variant
 from minialex.errors import NumericalError
 from minialex.gradient_check import GradcheckError, compare_gradients, gradcheck
 from minialex.rng import Stream
-from minialex.shapes import ShapeError
-from minialex.tensor import Op, Tensor
+from minialex.shapes import ShapeError, numel
+from minialex.tensor import IndexOp, Op, Tensor
 from minialex.testing.cases import CASES, Case
 from minialex.testing.counting import count_flops
 from minialex.testing.references import Reference
@@ -304,7 +304,7 @@ def _strided(array: Array) -> Array:
 
 
 def cost(case: Case) -> None:
-    """The cost is what the loops count, and bytes follow the convention: inputs and output, once."""
+    """The cost is what the loops count, and bytes follow the convention of cost.py."""
     if case.reference is None:
         return
     shapes_in = [a.shape for a in case.inputs]
@@ -312,9 +312,23 @@ def cost(case: Case) -> None:
     counted = count_flops(case.reference, *case.inputs, **case.params)
     if counted + case.uncounted != promised.flops:
         raise CheckError(f"cost() says {promised.flops} flops, the loops count {counted + case.uncounted}")
+    moved = 4 * _elements_moved(case)
+    if promised.bytes != moved:
+        raise CheckError(f"cost() says {promised.bytes} bytes for itemsize 4, the convention {moved}")
     wide = case.make().cost(*shapes_in, itemsize=8)
     if wide.flops != promised.flops or wide.bytes != 2 * promised.bytes:
         raise CheckError(f"cost() does not scale with itemsize: {promised} for 4 bytes, {wide} for 8")
+
+
+def _elements_moved(case: Case) -> int:
+    """By cost.py: inputs and output once; nothing for a view; for a gather what it reads and writes."""
+    shapes_in = [a.shape for a in case.inputs]
+    output = numel(case.make().shape(*shapes_in))
+    if issubclass(case.op, IndexOp):
+        return 2 * output
+    if case.op.is_view:
+        return 0
+    return sum(map(numel, shapes_in)) + output
 
 
 CHECKS: tuple[Callable[[Case], float | None], ...] = (

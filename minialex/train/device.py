@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from minialex.backend import require_device
+from minialex.backend import parse_device, require_device
 from minialex.errors import DeviceError
 
 
@@ -15,6 +15,12 @@ def choose_device(device: str, say: Callable[[str], object] = print) -> str:
     Raises: DeviceError if the device cannot be used, saying what is missing.
     """
     if device != "auto":
+        try:
+            parse_device(device)
+        except DeviceError as error:  # The engine does not know auto.
+            raise DeviceError(
+                f"unknown device {device!r}: expected 'auto', 'cpu', 'cuda' or 'cuda:N'"
+            ) from error
         return require_device(device)
     try:
         return require_device("cuda")

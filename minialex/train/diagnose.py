@@ -88,7 +88,7 @@ class Monitor:
         if before is None:
             return
         ratios = {
-            name: _norm(p.data - before[name]) / max(_norm(before[name]), 1e-30)
+            name: euclidean(p.data - before[name]) / max(euclidean(before[name]), 1e-30)
             for name, p in self._model.named_parameters()
             if name in before
         }
@@ -168,7 +168,7 @@ class Monitor:
         )
 
 
-def _norm(array: Array) -> float:
+def euclidean(array: Array) -> float:
     """The Euclidean length, in float64 so that large numbers do not overflow on the way."""
     with np.errstate(over="ignore", invalid="ignore"):
         return math.sqrt(float(((wide := array.astype(np.float64)) * wide).sum()))
@@ -177,20 +177,28 @@ def _norm(array: Array) -> float:
 # ---------------------------------------------------------------------------------------------------- NaN
 
 
-def explain_breakdown(model: Any, images: Any, labels: Any, *, seed: int, step: int) -> str:
+def explain_breakdown(model: Any, images: Any, labels: Any, *, seed: int, step: int, batches: int = 1) -> str:
     """Where the first number that is not finite comes from: this batch run once more under observation.
 
-    Args:   images, labels: the batch; seed, step: of its random scope, so that dropout is the same.
+    Args:   images, labels: the batch; seed, step: of its random scope, so that dropout is the same;
+            batches: whose gradients were added up, of which this is the last.
     """
     if not np.isfinite(images).all():
         return "The pictures themselves hold numbers that are not finite."
     for name, parameter in model.named_parameters():
         if not _finite(parameter.data):
             return f"The weights {name} were no longer finite: an earlier step was far too large."
-    return _first_not_finite(model, images, labels, seed, step)
+    found = _first_not_finite(model, images, labels, seed, step)
+    if found is not None:
+        return found
+    if batches > 1:
+        return (
+            f"Run again, this batch gives finite numbers: it was another, or the sum, of {batches} batches."
+        )
+    return "Run again, this batch gives finite numbers: what went wrong did not come back."
 
 
-def _first_not_finite(model: Any, images: Any, labels: Any, seed: int, step: int) -> str:
+def _first_not_finite(model: Any, images: Any, labels: Any, seed: int, step: int) -> str | None:
     names = LayerNames(model)
     found: list[str] = []
 
@@ -206,14 +214,7 @@ def _first_not_finite(model: Any, images: Any, labels: Any, seed: int, step: int
         logits = model(Tensor(images, device=device))
         ops.cross_entropy(logits, to_device(labels, device)).backward()
     model.zero_grad()
-    return (
-        found[0]
-        if found
-        else (
-            "Run again, this batch gives finite numbers: "
-            "the gradients of several batches together overflowed."
-        )
-    )
+    return found[0] if found else None
 
 
 def _finite(array: Array) -> bool:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from minialex.train.files import atomic_write_text
 
+COLUMNS = 80
+
 
 @dataclass(frozen=True)
 class EpochRecord:
@@ -24,13 +26,24 @@ class EpochRecord:
     seconds: float
 
     def line(self) -> str:
-        """The line that is printed after the epoch."""
-        return (
-            f"[epoch {self.epoch}] train_loss: {self.train_loss:.3f}  train_accuracy: "
-            f"{self.train_accuracy:.3f}  "
-            f"val_loss: {self.val_loss:.3f}  val_accuracy: {self.val_accuracy:.3f}  "
-            f"lr: {self.lr:.3g}  {self.seconds:.1f} s"
+        """The line that is printed after the epoch: within 80 columns; history.csv has it all."""
+        line = (
+            f"[epoch {self.epoch}] train_loss: {_short(self.train_loss)} val_loss: {_short(self.val_loss)} "
+            f"val_accuracy: {self.val_accuracy:.3f} lr: {_rate(self.lr)}"
         )
+        timed = f"{line} {self.seconds:.0f} s"
+        return timed if len(timed) <= COLUMNS else line
+
+
+def _short(loss: float) -> str:
+    """Three decimals, or four digits if there are more before the point."""
+    return f"{loss:.3f}" if loss < 10 else f"{loss:.4g}"
+
+
+def _rate(lr: float) -> str:
+    """Two digits, in the shorter spelling: 0.01, 0.0002, 1.5e-4."""
+    plain, power = f"{lr:.2g}", f"{lr:.1e}".replace("e-0", "e-").replace(".0e", "e")
+    return plain if len(plain) <= 6 else power
 
 
 def write_history(path: Path, history: Sequence[EpochRecord]) -> None:

@@ -17,6 +17,7 @@ from minialex.train.evaluation import evaluate
 from minialex.train.metrics import Evaluation, wilson_interval
 from minialex.train.predictor import Predictor
 from minialex.train.reporter import Reporter
+from minialex.train.run_folder import find_network
 
 PARTS = ("test", "validation", "train", "all")
 
@@ -61,21 +62,20 @@ def judge(
 
     Args:   data: the folder; None takes the one that the run was trained on. part: "test", "validation" or
             "train" of the run's own split, or "all" pictures of the folder; None takes the test part, or the
-            validation part of a run without one.
+            validation part of a run without one; and all of a `data` that is not the run's, saying so.
     Raises: DataError if the folder's classes or pictures are not those that the checkpoint knows.
     """
-    checkpoint = predictor.checkpoint
-    part = part or ("test" if checkpoint.part_sizes[2] else "validation")
-    if part not in PARTS:
+    checkpoint, checkpoint_path = predictor.checkpoint, find_network(checkpoint_path)
+    if part not in (None, *PARTS):
         raise UsageError(f"--part must be one of {', '.join(PARTS)}, got {part!r}")
+    for name, value, least in (("--batch-size", batch_size, 1), ("--workers", workers, 0)):
+        if value < least:
+            raise UsageError(f"{name} must be at least {least}, got {value}")
     config = TrainConfig.from_dict(checkpoint.config)
     folder = data if data is not None else config.data
     dataset, description = open_dataset(folder, on_bad_image=config.on_bad_image, say=reporter.say)
-    if part == "all":
-        known, indices = _known_labels(dataset, checkpoint), np.arange(len(dataset))
-    else:
-        known = np.arange(len(checkpoint.classes))
-        indices = getattr(own_split(dataset, checkpoint, config, checkpoint_path), part)
+    known = _known_labels(dataset, checkpoint)
+    part, indices = _choose(part, dataset, checkpoint, config, checkpoint_path, reporter, data is not None)
     if not len(indices):
         raise UsageError(f"--part {part}: the run's split has no such part; it was --split {config.split}")
     loader = Loader(dataset, indices, predictor.transform, batch_size, workers=workers)
@@ -83,6 +83,51 @@ def judge(
         evaluation = evaluate(predictor.model, loader.epoch(0), predictor.device, bar.update)
     evaluation = _relabelled(evaluation, known)
     return Judgement(evaluation, part, dataset, description, checkpoint.classes)
+
+
+def _choose(
+    part: str | None,
+    dataset: Any,
+    checkpoint: Checkpoint,
+    config: TrainConfig,
+    path: Path,
+    reporter: Reporter,
+    other_data: bool,
+) -> tuple[str, Any]:
+    """The part to evaluate, and its pictures' numbers."""
+    everything = np.arange(len(dataset))
+    if part == "all":
+        return part, everything
+    usual = "test" if checkpoint.part_sizes[2] else "validation"
+    try:
+        return part or usual, getattr(own_split(dataset, checkpoint, config, path), part or usual)
+    except DataError:
+        if part is not None or not other_data:
+            raise
+    reporter.say(
+        f"these are not the pictures of the run, which has no parts in {dataset.root}: "
+        f"measuring all {len(dataset):,} of them"
+    )
+    if count := _trained_on(dataset, path.parent / "split.json"):
+        reporter.warn(
+            f"the network was trained on {count:,} of these pictures: the accuracy on new ones will be lower"
+        )
+    return "all", everything
+
+
+def _trained_on(dataset: Any, manifest: Path) -> int:
+    """How many of the pictures are in the training part of the run's manifest; 0 where there is none."""
+    if not manifest.exists():
+        return 0
+    seen = {entry["sha256"] for entry in _read_manifest(manifest)["parts"]["train"]}
+    return sum(dataset.digest(index) in seen for index in range(len(dataset)))
+
+
+def _read_manifest(manifest: Path) -> Any:
+    try:
+        return json.loads(manifest.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{manifest} cannot be read ({error}); restore it, or remove it") from error
 
 
 def _relabelled(evaluation: Evaluation, known: Any) -> Evaluation:
@@ -110,18 +155,27 @@ def own_split(dataset: Any, checkpoint: Checkpoint, config: TrainConfig, path: P
 
     Raises: DataError if the pictures are not the run's.
     """
+    strange = DataError(
+        f"the pictures in {dataset.root} are not those of the checkpoint's run, so that its parts "
+        "cannot be told apart; --part all evaluates on every picture of the folder"
+    )
     manifest = path.parent / "split.json"
+    if tuple(dataset.classes) != checkpoint.classes:
+        raise strange
     if manifest.exists():
-        try:
-            split = Split.from_manifest(json.loads(manifest.read_text(encoding="utf-8")), dataset)
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"{manifest} cannot be read ({error}); restore it, or remove it") from error
+        split = _split_in(manifest, dataset)
     else:
         chosen = None if config.limit is None else subset(dataset, config.limit, config.seed)
         split = stratified_split(dataset, parse_fractions(config.split), config.seed, chosen)
     if split.digest != checkpoint.split_digest:
-        raise DataError(
-            f"the pictures in {dataset.root} are not those of the checkpoint's run, so that its parts "
-            "cannot be told apart; --part all evaluates on every picture of the folder"
-        )
+        raise strange
     return split
+
+
+def _split_in(manifest: Path, dataset: Any) -> Split:
+    try:
+        return Split.from_manifest(_read_manifest(manifest), dataset)
+    except DataError as error:
+        raise DataError(f"{error}\n--part all evaluates on every picture of the folder.") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{manifest} cannot be read ({error}); restore it, or remove it") from error

@@ -8,6 +8,7 @@ loop depends on is in `Run` and in its checkpoints, and every random number come
 from __future__ import annotations
 
 import shlex
+import signal
 from contextlib import ExitStack
 from dataclasses import replace
 from time import perf_counter
@@ -17,6 +18,7 @@ from minialex.backend import keep_freed_memory
 from minialex.data import Loader
 from minialex.errors import NumericalError
 from minialex.train.checkpoint import Best, Position
+from minialex.train.commands import minialex_command
 from minialex.train.config import RECIPES, TrainConfig
 from minialex.train.diagnose import Advice, Monitor
 from minialex.train.evaluation import evaluate
@@ -36,17 +38,31 @@ SAVE_INTERVAL = 60.0
 PLOT_INTERVAL = 10.0
 
 
-def train(
-    config: TrainConfig, reporter: Reporter | None = None, program: str = "minialex train"
-) -> TrainResult:
+def train(config: TrainConfig, reporter: Reporter | None = None, program: str | None = None) -> TrainResult:
     """Train as the options say, or go on with the run that `config.resume` names.
 
-    Args:   reporter: what the user gets to see; program: how a message spells the command that resumes.
+    Args:   reporter: what the user gets to see; program: how a message spells the command that resumes,
+            `minialex train` unless said.
     Raises: MinialexError of the kind that fits the mistake; Interrupted after Ctrl-C or SIGTERM, with the run
             saved; NumericalError if a number is no longer finite, with the last good checkpoint left alone.
     """
     keep_freed_memory()
-    run = prepare(config, reporter or default_reporter())
+    program = program or f"{minialex_command()} train"
+    saved = config.resume
+    try:
+        run = prepare(config, reporter or default_reporter())
+        saved = str(run.folder.path)  # From here on there is a checkpoint in it.
+        return _go(run, program)
+    except KeyboardInterrupt:  # During the preparations, or the second one; the first is an Interrupted.
+        if saved is None:
+            raise
+        again = resume_command(program, saved)
+        raise Interrupted(
+            f"stopped at once. Go on from what was saved last with:\n  {again}", signal.SIGINT
+        ) from None
+
+
+def _go(run: Run, program: str) -> TrainResult:
     with run.folder, ExitStack() as stack:
         stop = stack.enter_context(StopRequest())
         write_beginnings(run)
@@ -132,7 +148,7 @@ class Loop:
                 number = (run.position.epoch - 1) * batches_an_epoch + first + i
                 self.stepper.add_gradients(batch, number, len(batch.labels) / in_step, mean)
             before = self.monitor.weights_before(run.position.step)
-            self.stepper.update(batch, number)
+            self.stepper.update(batch, number, count)
         except NumericalError as error:
             raise NumericalError(self._breakdown_text(error)) from error
         self.monitor.update_done(before)
@@ -194,10 +210,8 @@ class Loop:
             return
         self._save()
         where = f"epoch {self.run.position.epoch}, batch {self.run.position.batch}"
-        raise Interrupted(
-            f"stopped at {where}, saved. Go on with:\n  {resume_command(self.program, self.run)}",
-            self.stop.signal_number,
-        )
+        again = resume_command(self.program, str(self.run.folder.path))
+        raise Interrupted(f"stopped at {where}, saved. Go on with:\n  {again}", self.stop.signal_number)
 
     def _breakdown_text(self, error: NumericalError) -> str:
         run = self.run
@@ -215,6 +229,6 @@ class Loop:
         )
 
 
-def resume_command(program: str, run: Run) -> str:
-    """The command that goes on with a run."""
-    return f"{program} --resume {shlex.quote(str(run.folder.path))}"
+def resume_command(program: str, saved: str) -> str:
+    """The command that goes on with the run in the folder `saved`."""
+    return f"{program} --resume {shlex.quote(saved)}"

@@ -15,13 +15,14 @@ from minialex import models, ops
 from minialex.backend import to_numpy
 from minialex.data.images import load_image, to_rgb
 from minialex.data.transforms import transform_from_config
-from minialex.errors import CheckpointError
+from minialex.errors import CheckpointError, UsageError
 from minialex.tensor import Tensor, no_grad
 from minialex.train.checkpoint import Checkpoint, load_checkpoint
 from minialex.train.device import choose_device
+from minialex.train.run_folder import find_network
 from minialex.train.setup import load_weights
 
-Picture = str | Path | Image.Image
+Picture = str | Path | Image.Image | np.ndarray
 BATCH = 32
 
 
@@ -74,12 +75,15 @@ class Predictor:
     @overload
     def predict(self, pictures: Sequence[Picture]) -> list[Prediction]: ...
     def predict(self, pictures: Picture | Sequence[Picture]) -> Prediction | list[Prediction]:
-        """The answer to a picture (a file's path or a PIL image), or a list of answers to a list.
+        """The answer to a picture, or a list of answers to a list of them.
 
-        Raises: DataError naming a file that cannot be read as a picture.
+        Args:   pictures: a file's path, a PIL image, or an array (H, W, 3) of uint8, red first.
+        Raises: DataError naming a file that cannot be read as a picture; UsageError for anything else.
         """
-        if isinstance(pictures, str | Path | Image.Image):
+        if isinstance(pictures, Picture):
             return self.predict([pictures])[0]
+        if not isinstance(pictures, Sequence):
+            _open(pictures)  # Refuses, and says what is expected.
         shares = [self._probabilities(pictures[i : i + BATCH]) for i in range(0, len(pictures), BATCH)]
         return [self._ranked(row) for batch in shares for row in batch]
 
@@ -97,9 +101,23 @@ class Predictor:
 
 
 def _open(picture: Picture) -> Image.Image:
+    if isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and _is_colour(picture.shape):
+        return Image.fromarray(np.ascontiguousarray(picture))
     if isinstance(picture, Image.Image):
         return to_rgb(ImageOps.exif_transpose(picture))
-    return load_image(Path(picture))
+    if isinstance(picture, str | Path):
+        return load_image(Path(picture))
+    got = f"{type(picture).__module__}.{type(picture).__name__}"
+    if isinstance(picture, np.ndarray):
+        got = f"an array {picture.shape} of {picture.dtype}"
+    raise UsageError(
+        "a picture is the path of a file, a PIL image or an array (H, W, 3) of uint8, or a list of these; "
+        f"got {got}"
+    )
+
+
+def _is_colour(shape: tuple[int, ...]) -> bool:
+    return len(shape) == 3 and shape[2] == 3 and min(shape) > 0
 
 
 def _build(checkpoint: Checkpoint, path: Path) -> Any:
@@ -116,8 +134,9 @@ def _build(checkpoint: Checkpoint, path: Path) -> Any:
 def load(checkpoint: str | Path, device: str = "cpu", say: Callable[[str], object] = print) -> Predictor:
     """The trained network in a checkpoint, ready to answer.
 
-    Args:   checkpoint: best.safetensors or last.safetensors of a run; device: "cpu", "cuda", "cuda:N" or
-            "auto"; say: is told what auto chose.
+    Args:   checkpoint: a run's folder, or best.safetensors or last.safetensors in it; device: "cpu", "cuda",
+            "cuda:N" or "auto"; say: is told what auto chose.
     Raises: CheckpointError if it is missing, damaged or foreign; DeviceError if the device cannot be used.
     """
-    return Predictor(load_checkpoint(checkpoint), Path(checkpoint), device, say)
+    path = find_network(checkpoint)
+    return Predictor(load_checkpoint(path), path, device, say)

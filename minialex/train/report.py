@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from minialex.train.checkpoint import load_checkpoint
+from minialex.train.commands import minialex_command
+from minialex.train.config import TrainConfig
 from minialex.train.files import atomic_write_json, atomic_write_text
 from minialex.train.history import EpochRecord, write_history
 from minialex.train.machine import device_name, environment
@@ -19,6 +21,7 @@ from minialex.train.metrics import Evaluation, IntArray, as_percent, class_figur
 from minialex.train.plots import Mistake, plot_confusion, plot_history, plot_mistakes
 from minialex.train.reporter import table
 from minialex.train.run_folder import BEST
+from minialex.train.schedule import ScheduleSpec
 from minialex.train.setup import Run, load_weights
 
 MOST_MISTAKES = 12
@@ -64,9 +67,24 @@ def announce(run: Run) -> None:
     say(parameter_table(run.config.model, run.model))
     say()
     position = run.position
-    if position.step or position.epoch > 1:
+    if position.epoch > run.config.epochs:
+        say(nothing_left(position.epoch - 1, run.config))
+    elif position.step or position.epoch > 1:
         say(f"resuming {run.folder.path} at epoch {position.epoch}, batch {position.batch}")
     say(f"writing to {run.folder.path}")
+
+
+def nothing_left(done: int, config: TrainConfig) -> str:
+    """What a run that is resumed after its last epoch is told; `done` epochs are done."""
+    if done > config.epochs:
+        what = f"the run has done {done} epochs already, and --epochs asks for {config.epochs}"
+    else:
+        what = f"the run has done {f'all its {done} epochs' if done > 1 else 'its only epoch'}"
+    if ScheduleSpec.parse(config.schedule).by_length:
+        way = f"--schedule {config.schedule} ends here, and more epochs need a new run"
+    else:
+        way = "raise --epochs to go on"
+    return f"{what}; nothing left to train; {way}"
 
 
 def parameter_table(name: str, model: Any) -> str:
@@ -163,14 +181,18 @@ def find_mistakes(dataset: Any, evaluation: Evaluation) -> list[Mistake]:
 def accuracy_lines(evaluation: Evaluation, classes: Sequence[str], part: str) -> list[str]:
     """The accuracy with its interval, and a table of the classes."""
     low, high = wilson_interval(evaluation.correct, len(evaluation.labels))
+    whole = part == "all"
+    what = "accuracy on all pictures:" if whole else f"{part} accuracy:"
+    loss = "loss on all pictures:" if whole else f"{part} loss:"
     rows = [("class", "pictures", "found", "of its answers right")]
     for figures in class_figures(evaluation.confusion(), classes):
         rows.append(
             (figures.name, str(figures.count), as_percent(figures.recall), as_percent(figures.precision))
         )
     return [
-        f"{part} accuracy: {evaluation.accuracy:.3f} ({evaluation.correct} of {len(evaluation.labels)}), "
-        f"95 % interval {low:.3f} to {high:.3f}, {part} loss: {evaluation.loss:.3f}",
+        f"{what} {evaluation.accuracy:.3f} ({evaluation.correct} of {len(evaluation.labels)}), "
+        f"95 % interval {low:.3f} to {high:.3f}",
+        f"{loss} {evaluation.loss:.3f}",
         "",
         table(rows, right=(1, 2, 3)),
     ]
@@ -193,6 +215,6 @@ def closing_lines(run: Run, result: TrainResult, evaluation: Evaluation) -> list
         "  history.csv, history.png, confusion.csv, confusion.png, mistakes.png",
         "  class_indices.json, config.json, split.json",
         "Try it on a picture:",
-        f"  minialex predict {shlex.quote(str(result.checkpoint))} {shlex.quote(str(example))}",
+        f"  {minialex_command()} predict {shlex.quote(str(result.checkpoint))} {shlex.quote(str(example))}",
     ]
     return lines

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
 from minialex.train.metrics import RunningMean
 
 # Seconds between two plain lines within an epoch: a log of an hour stays a page or two long.
 PLAIN_INTERVAL = 15.0
+
+
+# A path or an option that is cut in two can no longer be copied.
+_WHOLE_WORDS: Any = {"break_long_words": False, "break_on_hyphens": False}
 
 
 class Bar(Protocol):
@@ -30,7 +36,7 @@ class Reporter:
 
     def warn(self, text: str) -> None:
         """Something that the user should know, though the run goes on."""
-        print(f"warning: {text}", file=sys.stderr, flush=True)
+        print(for_stream(f"warning: {text}", sys.stderr), file=sys.stderr, flush=True)
 
     @contextmanager
     def bar(self, title: str, done: int, total: int) -> Iterator[Bar]:
@@ -98,7 +104,8 @@ class TerminalReporter(Reporter):
 
     def warn(self, text: str) -> None:
         """A line above the bar, in yellow."""
-        self._console.print(f"warning: {text}", markup=False, style="yellow")
+        text = wrapped(f"warning: {text}", self._console.width)
+        self._console.print(text, markup=False, style="yellow")
 
     @contextmanager
     def bar(self, title: str, done: int, total: int) -> Iterator[Bar]:
@@ -123,6 +130,20 @@ class RichBar:
         """Move the bar."""
         text = self._meter.update(batches, mean)
         self._progress.update(self._task, advance=batches, figures=text)
+
+
+def for_stream(text: str, stream: TextIO) -> str:
+    """The text, wrapped at a terminal's width; as it is for a file or a pipe, where lines are searched."""
+    return wrapped(text, shutil.get_terminal_size().columns) if stream.isatty() else text
+
+
+def wrapped(text: str, width: int) -> str:
+    """Long lines broken between words. Indented ones are lists and commands, and stay whole."""
+    lines = [
+        [line] if line.startswith(" ") else textwrap.wrap(line, width, **_WHOLE_WORDS) or [""]
+        for line in text.split("\n")
+    ]
+    return "\n".join(line for group in lines for line in group)
 
 
 def default_reporter() -> Reporter:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -37,9 +38,10 @@ class RunFolder:
     file which a killed run leaves behind blocks nobody.
     """
 
-    def __init__(self, path: Path, lock: IO[str]) -> None:
+    def __init__(self, path: Path, lock: IO[str], made: Sequence[Path] = ()) -> None:
         self.path = path
         self._lock = lock
+        self._made = made
 
     @classmethod
     def create(cls, out: str | None, *, model: str, overwrite: bool) -> RunFolder:
@@ -48,10 +50,15 @@ class RunFolder:
         Raises: OutputError if it cannot be written to, another run is writing there, or it holds files of
                 a run and `overwrite` is not set.
         """
-        path = Path(out) if out is not None else _free_folder(model)
-        with output_errors(path):
-            path.mkdir(parents=True, exist_ok=True)
-        folder = cls(path, _acquire(path))
+        path = choose_folder(out, model)
+        made = [place for place in (path, *path.parents) if not os.path.lexists(place)]
+        try:
+            with output_errors(path):
+                path.mkdir(parents=True, exist_ok=True)
+            folder = cls(path, _acquire(path), made)
+        except BaseException:
+            _remove_empty(made)
+            raise
         try:
             folder._make_room(overwrite)
         except BaseException:
@@ -68,14 +75,7 @@ class RunFolder:
 
     def _make_room(self, overwrite: bool) -> None:
         remove_temporaries(self.path)
-        there = [name for name in FILES if (self.path / name).exists()]
-        if there and not overwrite:
-            hint = f"--resume {shlex.quote(str(self.path))} goes on with it, " if LAST in there else ""
-            raise OutputError(
-                f"{self.path} already holds a run "
-                f"({', '.join(there[:3])}{', ...' if len(there) > 3 else ''}): "
-                f"{hint}--overwrite replaces it, or choose another --out"
-            )
+        there = refuse_older_run(self.path, overwrite)
         with output_errors(self.path):
             for name in there:
                 (self.path / name).unlink()
@@ -92,12 +92,11 @@ class RunFolder:
         self.close()
 
     def close(self) -> None:
-        """Let the next run in, and remove the folder if nothing was ever written there."""
+        """Let the next run in, and remove the folder, and those made for it, if nothing was ever written."""
         with contextlib.suppress(OSError):  # The folder may be gone, or no longer writable: nothing is lost.
             (self.path / LOCK).unlink()
         self._lock.close()
-        with contextlib.suppress(OSError):  # Not empty, as it should be.
-            self.path.rmdir()
+        _remove_empty([self.path, *self._made[1:]])
 
 
 def find_checkpoint(resume: str) -> Path:
@@ -115,6 +114,56 @@ def find_checkpoint(resume: str) -> Path:
             f"--resume {resume}: the folder holds no {LAST}; nothing was saved there, so start a new run"
         )
     return path / LAST
+
+
+def find_network(path: str | Path) -> Path:
+    """The file of a trained network: `path` itself, or best.safetensors in the folder `path`.
+
+    Raises: CheckpointError for a folder without one.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    if not (path / BEST).exists():
+        hint = f"; {LAST} there is a run that has finished no epoch yet" if (path / LAST).exists() else ""
+        raise CheckpointError(f"the folder {path} holds no {BEST}{hint}; give a run's folder, or the file")
+    return path / BEST
+
+
+def choose_folder(out: str | None, model: str) -> Path:
+    """Where a new run would write: `out`, or else the first free runs/MODEL-N."""
+    return Path(out) if out is not None else _free_folder(model)
+
+
+def refuse_older_run(path: Path, overwrite: bool) -> list[str]:
+    """The files of an older run in the folder. Raises: OutputError if there are any that may not go."""
+    with output_errors(path):
+        there = [name for name in FILES if (path / name).exists()]
+    if there and not overwrite:
+        hint = f"--resume {shlex.quote(str(path))} goes on with it, " if LAST in there else ""
+        raise OutputError(
+            f"{path} already holds a run ({', '.join(there[:3])}{', ...' if len(there) > 3 else ''}): "
+            f"{hint}--overwrite replaces it, or choose another --out"
+        )
+    return there
+
+
+def refuse_inside_data(path: Path, data: Path) -> None:
+    """Raises: OutputError if a run's folder would lie in the folder of the pictures, also by way of links."""
+    inner, outer = path.resolve(), data.expanduser().resolve()
+    if inner.is_relative_to(outer):
+        elsewhere = outer.parent / "runs" / (inner.name if inner != outer else "mine")
+        raise OutputError(
+            f"the run's folder {path} would lie inside the data folder {data}, where it would be taken for a "
+            f"class of pictures; give a place outside of it, such as --out {shlex.quote(str(elsewhere))}"
+        )
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    """Remove folders, innermost first, up to the first one that is not empty."""
+    with contextlib.suppress(OSError):  # Not empty, as it should be; or gone.
+        for folder in folders:
+            folder.rmdir()
 
 
 def _free_folder(model: str) -> Path:

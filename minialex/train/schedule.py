@@ -33,6 +33,11 @@ class ScheduleSpec:
             raise UsageError(f"--schedule {text!r}: epochs must be above 0 and rise from left to right")
         return cls(kind, numbers)
 
+    @property
+    def by_length(self) -> bool:
+        """Whether it is laid out for the number of epochs, and cannot be stretched to more."""
+        return self.kind == "cosine" or (self.kind in ("step", "multistep") and not self.numbers)
+
     def build(self, optimizer: Any, epochs: int) -> Any:
         """The schedule of minialex.optim for this many epochs.
 
@@ -58,8 +63,7 @@ class ScheduleSpec:
 
     def check_more_epochs(self, before: int, now: int) -> None:
         """Raises: UsageError if a run laid out for `before` epochs cannot go on to `now`."""
-        by_length = self.kind == "cosine" or (self.kind in ("step", "multistep") and not self.numbers)
-        if by_length:
+        if self.by_length:
             raise UsageError(
                 f"--epochs {now}: --schedule {self.kind} was laid out for {before} epochs and cannot be "
                 "stretched; leave --epochs out, or start a new run"

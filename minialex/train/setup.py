@@ -29,7 +29,15 @@ from minialex.train.machine import differences, environment
 from minialex.train.metrics import RunningMean
 from minialex.train.preprocessing import preprocessing_config
 from minialex.train.reporter import Reporter
-from minialex.train.run_folder import BEST, LAST, RunFolder, find_checkpoint
+from minialex.train.run_folder import (
+    BEST,
+    LAST,
+    RunFolder,
+    choose_folder,
+    find_checkpoint,
+    refuse_inside_data,
+    refuse_older_run,
+)
 from minialex.train.schedule import ScheduleSpec
 
 MOST_WORKERS = 8
@@ -135,15 +143,20 @@ def _begin(config: TrainConfig, reporter: Reporter) -> Run:
     parse_fractions(config.split)
     check_model(config.model)
     device = choose_device(config.device, reporter.say)
+    # What can be refused without a look at thousands of pictures is refused first.
+    out = choose_folder(config.out, config.model)
+    if config.data is not None and config.data != "drawn":
+        refuse_inside_data(out, Path(config.data))
+    refuse_older_run(out, config.overwrite)
+    parts = open_parts(config, reporter)
+    refuse_inside_data(out, parts.dataset.root)
+    config = _with_pictures_found(config, parts)
+    model = build_model(config, len(parts.dataset.classes), device)
+    optimizer, schedule = build_optimizer(config, model)
+    preprocessing = preprocessing_config(model.image_size, model.channels, config.augment, config.crop_scale)
+    # Made last: a start that fails leaves no folder behind.
     folder = RunFolder.create(config.out, model=config.model, overwrite=config.overwrite)
     try:
-        parts = open_parts(config, reporter)
-        config = _with_pictures_found(config, parts)
-        model = build_model(config, len(parts.dataset.classes), device)
-        optimizer, schedule = build_optimizer(config, model)
-        preprocessing = preprocessing_config(
-            model.image_size, model.channels, config.augment, config.crop_scale
-        )
         run = Run(config, device, parts, model, optimizer, schedule, preprocessing, folder, reporter)
         # Saved before anything else: from here on a killed run can be resumed, and a full disk is known of.
         run.save(LAST)
@@ -156,6 +169,8 @@ def _begin(config: TrainConfig, reporter: Reporter) -> Run:
 def _go_on(config: TrainConfig, path: Path, checkpoint: Checkpoint, reporter: Reporter) -> Run:
     device = choose_device(config.device, reporter.say)
     elsewhere = config.out is not None and Path(config.out).resolve() != path.parent.resolve()
+    if elsewhere and config.data is not None and config.data != "drawn":
+        refuse_inside_data(Path(str(config.out)), Path(config.data))
     folder = (
         RunFolder.create(config.out, model=config.model, overwrite=config.overwrite)
         if elsewhere

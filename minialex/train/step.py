@@ -14,8 +14,11 @@ from minialex.errors import NumericalError
 from minialex.optim import clip_grad_norm_
 from minialex.rng import random_scope
 from minialex.tensor import Tensor
-from minialex.train.diagnose import explain_breakdown
+from minialex.train.diagnose import euclidean, explain_breakdown
 from minialex.train.metrics import RunningMean
+
+# A gradient whose square is beyond float32 cannot be stepped along.
+LONGEST = math.sqrt(float(np.finfo(np.float32).max))
 
 
 @dataclass
@@ -49,23 +52,32 @@ class Stepper:
         right = int((logits.data.argmax(axis=1) == labels).sum())
         mean.add(value, right, len(batch.labels))
 
-    def update(self, batch: Any, number: int) -> None:
-        """Shorten the gradient if it is too long, and step. `batch` and `number` are the last ones added.
+    def update(self, batch: Any, number: int, batches: int = 1) -> None:
+        """Shorten the gradient if it is too long, and step. `batch` and `number` are the last of `batches`.
 
-        Raises: NumericalError if the gradient is not finite; no weight has changed then.
+        Raises: NumericalError if the gradient is not finite, or so long that its square is not; no weight has
+                changed then.
         """
         if self.clip_norm is not None:
             norm = clip_grad_norm_(self.model.parameters(), self.clip_norm)
         else:
             norm = gradient_norm(self.model)
         if not math.isfinite(norm):
-            self.break_down(f"the gradient's length is {norm}", batch, number)
+            self.break_down(f"the gradient's length is {norm}", batch, number, batches)
+        if self.clip_norm is None and norm > LONGEST:
+            # Adam's squares would overflow, and its weights then stand still for good, in silence.
+            raise NumericalError(
+                f"exploding gradient: its length is {norm:.1e}, though every number in it is finite. "
+                f"It is longest in {longest_gradient(self.model)}."
+            )
         self.optimizer.step()
         self.optimizer.zero_grad()
 
-    def break_down(self, seen: str, batch: Any, number: int) -> None:
+    def break_down(self, seen: str, batch: Any, number: int, batches: int = 1) -> None:
         """Raises: NumericalError with what was seen and where it began."""
-        where = explain_breakdown(self.model, batch.images, batch.labels, seed=self.seed, step=number)
+        where = explain_breakdown(
+            self.model, batch.images, batch.labels, seed=self.seed, step=number, batches=batches
+        )
         raise NumericalError(f"{seen}. {where}")
 
 
@@ -73,8 +85,16 @@ def gradient_norm(model: Any) -> float:
     """The Euclidean length of all gradients together; NaN or infinity if any of them is not finite.
 
     Looked at in every step, and so summed in the gradients' own precision: `clip_grad_norm_`, whose result
-    changes the weights, is exact and slower.
+    changes the weights, is exact and slower. Only a sum that overflowed is done again in float64: squares
+    overflow float32 where the gradients themselves need not.
     """
     grads = [p.grad for p in model.parameters() if p.grad is not None]
     with np.errstate(over="ignore", invalid="ignore"), one_blas_thread():
-        return math.sqrt(sum(float(array_module(g).vdot(g, g)) for g in grads))
+        quick = math.sqrt(sum(float(array_module(g).vdot(g, g)) for g in grads))
+    return quick if math.isfinite(quick) else math.hypot(*(euclidean(g) for g in grads))
+
+
+def longest_gradient(model: Any) -> str:
+    """The name of the parameter with the longest gradient."""
+    lengths = {name: euclidean(p.grad) for name, p in model.named_parameters() if p.grad is not None}
+    return max(lengths, key=lambda name: lengths[name])

@@ -48,19 +48,23 @@ class Summary:
         return sum(row.bytes for row in self.rows)
 
     def __str__(self) -> str:
-        rows: list[tuple[str, ...]] = [
-            ("layer", "op", "output shape", "parameters", "FLOPs", "activation bytes")
-        ]
+        rows: list[tuple[str, ...]] = [("layer", "op", "output shape", "parameters", "FLOPs", "bytes")]
         for r in self.rows:
-            counts = (f"{r.parameters:,}", f"{r.flops:,}", f"{r.bytes:,}")
-            rows.append((r.layer, r.op, _shape(r.shape), *counts))
-        rows.append(("all", "", "", f"{self.parameters:,}", f"{self.flops:,}", f"{self.bytes:,}"))
-        title = f"{self.name}, forward pass of {_shape(self.input_shape)}"
-        return f"{title}; a multiply-accumulate is 2 FLOPs\n\n{table(rows, right=(3, 4, 5))}"
+            counts = (f"{r.parameters:,}", _scaled(r.flops), _scaled(r.bytes))
+            rows.append((r.layer, r.op, "x".join(map(str, r.shape)), *counts))
+        rows.append(("all", "", "", f"{self.parameters:,}", _scaled(self.flops), _scaled(self.bytes)))
+        title = f"{self.name}, forward pass of {' x '.join(map(str, self.input_shape))}"
+        notes = f"{self.flops:,} FLOPs (a multiply-accumulate is 2), {self.bytes:,} bytes of outputs"
+        return f"{title}\n{notes}\n\n{table(rows, right=(3, 4, 5))}"
 
 
-def _shape(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape))
+def _scaled(count: int) -> str:
+    """Three digits and a thousand's power: 105,415,200 -> 105 M. Exact counts are in the rows."""
+    for unit, size in (("T", 10**12), ("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if count >= 0.9995 * size:
+            digits = 2 if count < 9.995 * size else 1 if count < 99.95 * size else 0
+            return f"{count / size:.{digits}f} {unit}"
+    return f"{count}"
 
 
 def summarize(model: Any, name: str = "model", batch: int = 1) -> Summary:

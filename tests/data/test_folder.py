@@ -181,11 +181,11 @@ def test_folders_that_cannot_be_used_say_why(make_folder: MakeFolder, tmp_path: 
         ImageFolder(make_folder({"a": 2}, "single"))
     with pytest.raises(DataError, match=r"flowers holds 2 folders: did you mean that one\?"):
         ImageFolder(make_folder({"flowers/a": 1, "flowers/b": 1}, "parent"))
-    with pytest.raises(DataError, match=r"1 of the 3 classes .* hold no usable picture: b"):
+    with pytest.raises(DataError, match=r"1 of the 3 classes .* holds no usable picture: b"):
         ImageFolder(make_folder({"a": 1, "b": 0, "c": 1}, "empty"))
     root = make_folder({"a": 1, "b": 1}, "all-bad")
     (root / "b/000.png").write_bytes(b"")
-    with pytest.raises(DataError, match="hold no usable picture: b"):
+    with pytest.raises(DataError, match="holds no usable picture: b"):
         ImageFolder(root, on_bad_image="skip")
     with pytest.raises(ValueError, match="on_bad_image"):
         ImageFolder(root, on_bad_image="ignore")  # type: ignore[arg-type]
@@ -212,3 +212,35 @@ def test_the_real_photographs(photographs: Path) -> None:
     assert folder.classes == ["daisy", "dandelion", "roses", "sunflowers", "tulips"]
     assert len(folder) > 3000
     assert folder.load(len(folder) - 1).mode == "RGB"
+
+
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        (
+            {"train/a": 1, "train/b": 1, "val/a": 1, "val/b": 1},
+            r"seem to be a, b; give --data \S+/train",
+        ),
+        ({"Test/a": 1, "Train/a": 1, "Train/b": 1}, r"classes seem to be a; give --data \S+/Train"),
+        ({"train": 1, "test": 1}, r"already split: and its parts hold no classes"),
+        (
+            {"one/a": 1, "one/b": 1, "two/a": 1, "two/b": 1},
+            r"seem to be a, b; .*if one, two are the classes",
+        ),
+    ],
+)
+def test_a_folder_that_is_already_split(make_folder: MakeFolder, counts: dict[str, int], said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        ImageFolder(make_folder(counts))
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [
+        {"train": 1, "plane": 1},  # vehicles
+        {"daisy/2023": 1, "daisy/2024": 1, "tulip/2024": 1, "tulip/2025": 1},
+        {"daisy/day": 1, "daisy/night": 1, "daisy": 1, "tulip/day": 1, "tulip/night": 1},
+    ],
+)
+def test_folders_inside_classes_are_no_parts(make_folder: MakeFolder, counts: dict[str, int]) -> None:
+    assert len(ImageFolder(make_folder(counts)).classes) == 2

@@ -37,7 +37,7 @@ def test_a_named_folder_is_used(
     monkeypatch.setenv("MINIALEX_DATA", "/does/not/matter")
     said: list[str] = []
     dataset, description = open_dataset(str(make_folder({"a": 2, "b": 1})), say=said.append)
-    assert description == f"3 pictures in 2 classes from {dataset.root} (as asked)"
+    assert description == f"3 pictures in 2 classes from {dataset.root}"
     assert said == []
 
 
@@ -141,7 +141,7 @@ def test_offline_the_drawn_flowers_are_used_aloud(cache: Path) -> None:
 def test_the_drawn_flowers_can_be_asked_for(cache: Path) -> None:
     said: list[str] = []
     dataset, description = open_dataset("drawn", say=said.append, per_class=2)
-    assert description.endswith("(flowers drawn by code, as asked)")
+    assert description.endswith("(flowers drawn by code)")
     assert dataset.root.parent == cache
     again, _ = open_dataset("drawn", per_class=2)
     assert [again.digest(i) for i in range(len(again))] == [dataset.digest(i) for i in range(len(dataset))]

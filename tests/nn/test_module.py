@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -95,6 +96,27 @@ def test_astype_converts_for_gradient_checks() -> None:
     assert {str(parameter.dtype) for parameter in block.parameters()} == {"float64"}
     with pytest.raises(TypeError, match="int32"):
         block.astype("int32")
+
+
+@pytest.mark.parametrize("move", [lambda net: net.to("cpu"), lambda net: net.astype("float32")])
+def test_a_move_to_where_it_is_leaves_a_recorded_graph_alone(move: Callable[[nn.Module], object]) -> None:
+    block = Block().eval()
+    block.second[2].weight.grad = np.ones((2, 4), np.float32)
+    arrays = [parameter.data for parameter in block.parameters()]
+    loss = block(Tensor(np.ones((1, 3), np.float32))).sum()
+    move(block)
+    loss.backward()
+    assert all(a is p.data for a, p in zip(arrays, block.parameters(), strict=True))
+    # What was there before the move is still there to be added to.
+    hidden = np.maximum(block.first(Tensor(np.ones((1, 3), np.float32))).numpy(), 0)
+    expected = 1.0 + 2.0 * np.repeat(hidden, 2, axis=0)
+    np.testing.assert_allclose(block.second[2].weight.grad, expected, rtol=1e-6)
+
+
+def test_astype_that_converts_forgets_gradients() -> None:
+    block = Block()
+    block.scale.grad = np.ones(1, np.float32)
+    assert block.astype("float64").scale.grad is None
 
 
 def test_active_module_is_the_innermost_call() -> None:

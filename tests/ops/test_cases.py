@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import inspect
-import pkgutil
 from collections.abc import Iterator
-from importlib import import_module
 
 import numpy as np
 import pytest
 
-import minialex.tensor
 from minialex import ops
 from minialex.tensor import Op
-from minialex.testing import CASES, Case, check_op, grid, positive
+from minialex.testing import CASES, Case, all_ops, check_op, grid, positive
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.label)
@@ -23,19 +20,7 @@ def test_case(case: Case) -> None:
     assert not result.failure
 
 
-def all_ops() -> set[type[Op]]:
-    """Every Op that a file of the package defines; what tests define is not among them."""
-    found = set()
-    for package in (minialex.tensor, ops):
-        for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
-            for value in vars(import_module(module.name)).values():
-                is_op = inspect.isclass(value) and issubclass(value, Op) and value is not Op
-                if is_op and not value.__name__.startswith("_"):
-                    found.add(value)
-    return found
-
-
-ALL_OPS = sorted(all_ops(), key=lambda op: op.__name__)
+ALL_OPS = all_ops()
 
 
 def test_every_op_has_a_row() -> None:
@@ -44,11 +29,18 @@ def test_every_op_has_a_row() -> None:
     assert len(ALL_OPS) >= 27
 
 
-def test_most_ops_have_shapes_that_must_be_refused() -> None:
+def test_every_op_has_a_row_with_a_reference() -> None:
+    missing = {op.__name__ for op in ALL_OPS} - {case.op.__name__ for case in CASES if case.reference}
+    assert not missing, f"no row with plain loops for {', '.join(sorted(missing))}"
+
+
+@pytest.mark.parametrize("op", ALL_OPS, ids=lambda op: op.__name__)
+def test_an_op_has_shapes_that_it_refuses_or_takes_any(op: type[Op]) -> None:
     """Element by element any shape is right; the others must say what does not fit."""
-    any_shape = {"dropout", "exp", "log", "neg", "relu", "sigmoid", "tanh"}
-    refusing = {case.op.name for case in CASES if case.bad_shapes}
-    assert {op.name for op in ALL_OPS} - refusing == any_shape
+    rows = [case for case in CASES if case.op is op]
+    if not any(case.bad_shapes for case in rows):
+        for shape in ((), (0,), (3,), (2, 0, 4), (2, 3, 4, 5), (1, 2, 3, 4, 5)):
+            assert rows[0].make().shape(shape) == shape
 
 
 def test_rows_are_distinct_and_avoid_kinks() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from minialex.tensor import MulOp
-from minialex.testing import CASES, Case, CheckError, check_op
+from minialex.testing import CASES, Case, CheckError, all_ops, check_op
 from minialex.testing.mutants import MUTANTS, Mutant
 
 
@@ -39,6 +39,11 @@ def test_what_was_planted_is_taken_out_again() -> None:
         check_op(rows_of(mutant)[0])
 
 
+def test_every_op_has_a_planted_bug() -> None:
+    missing = {op.__name__ for op in all_ops()} - {mutant.op.__name__ for mutant in MUTANTS}
+    assert not missing, f"no mutant in minialex/testing/mutants/ for {', '.join(sorted(missing))}"
+
+
 def test_there_are_enough_and_each_has_a_name() -> None:
-    assert len(MUTANTS) >= 40
+    assert len(MUTANTS) >= 50
     assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS)

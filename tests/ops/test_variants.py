@@ -10,11 +10,13 @@ import pytest
 
 from minialex import rng
 from minialex.backend import use_variant
+from minialex.kernels.im2col import col2im, im2col
 from minialex.ops import (
     AvgPool2dOp,
     Conv2dOp,
     CrossEntropyOp,
     DropoutOp,
+    LinearOp,
     LocalResponseNormOp,
     LogSoftmaxOp,
     MaxPool2dOp,
@@ -23,6 +25,7 @@ from minialex.ops import (
     SoftmaxOp,
     TanhOp,
 )
+from minialex.shapes import conv_output_size
 from minialex.tensor import Op, Tensor
 from minialex.testing import grid
 
@@ -132,6 +135,9 @@ def threaded_ops() -> Iterator[tuple[Op, list[np.ndarray]]]:
     yield LogSoftmaxOp(1), [x]
     yield DropoutOp(0.5, 2.0, (1, 2, 3)), [x]
     yield CrossEntropyOp(np.arange(5)), [x.reshape(5, -1)]
+    # Wide enough that its products are done in slices, in the forward pass and for both gradients.
+    arrays = [grid(6, 900), grid(700, 900, item=1), grid(700, item=2)]
+    yield LinearOp(), [a.astype(np.float32) for a in arrays]
 
 
 def test_bits_do_not_depend_on_the_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,7 +166,50 @@ def test_convolution_in_chunks_of_any_size(budget: int, dtype: str, monkeypatch:
             np.testing.assert_allclose(got, reference, rtol=0, atol=1e-4 * abs(reference).max())
 
 
-def test_an_empty_batch_goes_through() -> None:
+STRIPS: dict[str, tuple[tuple[int, int], dict[str, Any], int]] = {
+    # Size of the kernel, geometry, and how many output rows a strip has.
+    "plain": ((3, 2), {}, 2),
+    "stride": ((3, 3), {"stride": (2, 3)}, 1),
+    "a stride longer than the kernel": ((2, 1), {"stride": (3, 2)}, 1),
+    "dilation": ((2, 3), {"dilation": (3, 2)}, 2),
+    "padding by side": ((3, 4), {"padding": ((2, 1), (0, 3))}, 3),
+    "a kernel that reaches across": ((6, 7), {"padding": ((3, 4), (5, 2))}, 2),
+    "everything": ((2, 3), {"stride": (2, 1), "padding": ((0, 3), (2, 1)), "dilation": (2, 3)}, 2),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("kernel", "geometry", "height"), STRIPS.values(), ids=STRIPS)
+def test_columns_in_strips_agree_in_every_variant(
+    kernel: tuple[int, int], geometry: dict[str, Any], height: int, dtype: str
+) -> None:
+    """im2col and col2im, strip after strip: every variant gives the bits of the plain loops."""
+    x = grid(2, 3, 7, 9).astype(dtype)
+    stride, dilation = geometry.get("stride", (1, 1)), geometry.get("dilation", (1, 1))
+    padding = geometry.get("padding", ((0, 0), (0, 0)))
+    OH, OW = (
+        conv_output_size(x.shape[2 + i], kernel[i], stride[i], padding[i], dilation[i]) for i in range(2)
+    )
+    for first in range(0, OH, height):
+        shape = (*x.shape[:2], *kernel, min(height, OH - first), OW)
+        weights = grid(*shape, item=first).astype(dtype)
+        results = []
+        for variant in VARIANTS:
+            columns, dx = np.full(shape, NAN, dtype), x.copy()  # col2im adds to what is there.
+            with use_variant(variant):
+                im2col(x, columns, stride, padding, dilation, first)
+                col2im(weights, dx, stride, padding, dilation, first)
+            results.append((columns, dx))
+        for columns, dx in results[1:]:
+            np.testing.assert_array_equal(columns, results[0][0])
+            np.testing.assert_array_equal(dx, results[0][1])
+        # One is the transpose of the other: <im2col(x), w> = <x, col2im(w)>.
+        columns, dx = (a.astype(np.float64) for a in results[0])
+        assert (columns * weights).sum() == pytest.approx(((dx - x) * x).sum(), rel=1e-3)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_an_empty_batch_goes_through(variant: str) -> None:
     x = np.zeros((0, 4, 9, 8), np.float32)
     weight, bias = grid(6, 2, 3, 2, item=1).astype(np.float32), grid(6, item=2).astype(np.float32)
     for op, arrays in (
@@ -169,10 +218,13 @@ def test_an_empty_batch_goes_through() -> None:
         (AvgPool2dOp(3), [x]),
         (LocalResponseNormOp(5, dialect="torch"), [x]),
         (ReluOp(), [x]),
+        (SigmoidOp(), [x]),
         (SoftmaxOp(1), [x]),
+        (LinearOp(), [x.reshape(0, 288), np.ones((2, 288), np.float32), np.ones(2, np.float32)]),
         (DropoutOp(0.5, 2.0, (0, 0, 0)), [x]),
     ):
-        y, dx, *others = run(op, *arrays)
+        with use_variant(variant):
+            y, dx, *others = run(op, *arrays)
         assert len(y) == 0
-        assert dx.shape == x.shape
+        assert dx.shape == arrays[0].shape
         assert all(not other.any() for other in others)

@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 
 from minialex import nn, optim
-from minialex.errors import CheckpointError
+from minialex.backend import DTypeError
+from minialex.errors import CheckpointError, DeviceError
+from minialex.optim import optimizer as optimizer_module
+from minialex.shapes import ShapeError
 from minialex.tensor import GraphError, Tensor
 
 Make = Callable[[list[Tensor]], optim.Optimizer]
@@ -229,17 +232,53 @@ class TestState:
             ({"optimizer": "Adam"}, "it is the state of Adam"),
             ({"updates": np.ones(5)}, "it has 5 parameters, this optimiser 1"),
             ({"lr": None}, "missing: lr"),
+            ({"lr": -1.0}, "SGD: lr must be at least 0 and finite, got -1.0"),
+            ({"lr": "fast"}, "str"),
+            ({"rule": "banana"}, "rule must be 'torch' or 'paper', got 'banana'"),
+            ({"rule": "paper", "nesterov": True}, "nesterov needs momentum and rule='torch'"),
+            ({"nesterov": "yes"}, "nesterov must be True or False, got 'yes'"),
+            ({"momentum": 1.0}, "momentum must be at least 0 and below 1"),
+            ({"momentum": float("nan")}, "momentum .* got nan"),
+            ({"weight_decay": -0.1}, "weight_decay"),
+            ({"step": -1}, "step: -1 is not a whole number of at least 0"),
+            ({"step": 1.5}, "step: 1.5 is not a whole number"),
+            ({"step": float("inf")}, "infinity"),
+            ({"updates": np.array([-2])}, "updates: -2 is not a whole number"),
+            ({"updates": 7}, "it has 1 parameters, this optimiser 1"),
+            ({"momentum.0": np.array(["a", "b"])}, "could not convert"),
         ],
     )
     def test_a_foreign_state_is_refused_whole(self, change: dict[str, object], words: str) -> None:
         optimizer = optim.SGD([leaf(1.0, 2.0)], lr=0.1, momentum=0.9)
         descend(optimizer, [1.0])
-        state = optimizer.state_dict()
-        state |= {"lr": 5.0, "momentum": 0.5} | change
+        before = optimizer.state_dict()
+        state = before | {"lr": 5.0, "momentum": 0.5, "momentum.0": np.full(2, 9.0)} | change
         state = {key: value for key, value in state.items() if value is not None}
         with pytest.raises(CheckpointError, match=words):
             optimizer.load_state_dict(state)
-        assert (optimizer.lr, optimizer.momentum) == (0.1, 0.9)
+        np.testing.assert_equal(optimizer.state_dict(), before)
+
+    @pytest.mark.parametrize(
+        ("change", "words"),
+        [
+            ({"beta2": 1.0}, r"betas\[1\] must be at least 0 and below 1"),
+            ({"eps": -1e-8}, "eps"),
+            ({"mean.0": np.ones(3)}, "mismatched: mean.0"),
+        ],
+    )
+    def test_adam_refuses_what_its_constructor_refuses(self, change: dict[str, object], words: str) -> None:
+        optimizer = optim.Adam([leaf(1.0)], lr=0.1)
+        descend(optimizer, [1.0])
+        with pytest.raises(CheckpointError, match=words):
+            optimizer.load_state_dict(optimizer.state_dict() | change)
+
+    def test_a_state_is_loaded_whole(self) -> None:
+        first = optim.SGD([leaf(1.0)], 0.3, 0.5, 0.01, nesterov=True)
+        descend(first, [1.0, 2.0])
+        second = optim.SGD([leaf(1.0)], 7.0)
+        second.load_state_dict(first.state_dict())
+        np.testing.assert_equal(second.state_dict(), first.state_dict())
+        assert second.nesterov is True
 
     def test_repr_names_the_settings(self) -> None:
         assert repr(optim.Adam([leaf(1.0)], lr=0.5)) == (
@@ -294,3 +333,63 @@ def test_a_moved_or_converted_model_takes_its_buffers_along() -> None:
     descend(optimizer, [1.0])
     assert optimizer.state_dict()["momentum.0"].dtype == np.float64
     assert optimizer.state_dict()["momentum.0"] == pytest.approx(1.9)
+
+
+def test_a_buffer_follows_the_parameter_from_one_gpu_to_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without GPUs: what tells where arrays are, and what moves them, are replaced."""
+    param = leaf(1.0)
+    sgd = optim.SGD([param], lr=0.1, momentum=0.9)
+    descend(sgd, [1.0])
+    buffer = sgd._memory[0]["momentum"]
+    places: dict[int, str] = {id(buffer): "cuda:0"}
+    moves = []
+
+    def to_device(array: np.ndarray, device: str) -> np.ndarray:
+        if places.get(id(array), "cuda:1") == device:
+            return array
+        moves.append((places[id(array)], device))
+        return array.copy()
+
+    monkeypatch.setattr(optimizer_module, "device_of", lambda array: places.get(id(array), "cuda:1"))
+    monkeypatch.setattr(optimizer_module, "to_device", to_device)
+    descend(sgd, [1.0, 1.0])
+    assert moves == [("cuda:0", "cuda:1")]
+
+
+class TestGradientsThatDoNotFit:
+    """Tensor.grad refuses most of them when they are set; here they get past it."""
+
+    def refused(self, error: type[Exception], words: str, params: list[Tensor]) -> None:
+        sgd = optim.SGD(params, lr=0.1)
+        before = [param.data.copy() for param in params]
+        with pytest.raises(error, match=words):
+            sgd.step()
+        assert sgd.step_count == 0
+        for param, array in zip(params, before, strict=True):
+            np.testing.assert_array_equal(param.data, array)
+
+    def good(self) -> Tensor:
+        param = leaf(1.0)
+        param.grad = np.ones(1)
+        return param
+
+    def test_shape(self) -> None:
+        # One number would be spread over all.
+        bad = leaf(1.0)
+        bad.grad = np.ones(1)
+        bad._data = np.ones(2)
+        words = r"SGD: the gradient of parameter 1 has shape \(1,\), expected the parameter's \(2,\)"
+        self.refused(ShapeError, words, [self.good(), bad])
+
+    def test_dtype(self) -> None:
+        bad = leaf(1.0)
+        bad.grad = np.ones(1)
+        bad._data = np.ones(1, np.float32)
+        words = "gradient of parameter 1 is float64, expected the parameter's float32"
+        self.refused(DTypeError, words, [self.good(), bad])
+
+    def test_device(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        good, bad = self.good(), self.good()
+        far = bad.grad
+        monkeypatch.setattr(optimizer_module, "device_of", lambda a: "cuda:0" if a is far else "cpu")
+        self.refused(DeviceError, "parameter 1 is on cuda:0, expected cpu", [good, bad])

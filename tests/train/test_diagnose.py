@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minialex import nn
+from minialex import nn, optim
 from minialex.errors import NumericalError
 from minialex.train import TrainConfig, load_checkpoint, train
 from minialex.train.diagnose import Advice, Monitor, explain_breakdown
-from minialex.train.step import Stepper
+from minialex.train.step import Stepper, gradient_norm
 
 Make = Callable[..., TrainConfig]
 LABELS = np.array([0, 1, 2] * 4)
@@ -187,3 +187,39 @@ def test_a_learning_rate_that_is_far_too_low(config: Make, reporter: Any) -> Non
     train(config(lr=1e-9, epochs=11, schedule="constant", batch_size=8), reporter)
     assert len(reporter.warnings) == 1
     assert "hardly move the weights: start again with --lr 0.0002" in reporter.warnings[0]
+
+
+class Given(nn.Module):
+    """One weight, whose gradient the test decides."""
+
+    def __init__(self) -> None:
+        self.weight = nn.Parameter(np.zeros(4, np.float32))
+
+
+def with_gradient(value: float) -> Given:
+    model = Given()
+    model.weight.grad = np.full(4, value, np.float32)
+    return model
+
+
+def test_a_long_gradient_is_measured_though_its_square_overflows() -> None:
+    assert gradient_norm(with_gradient(1e25)) == pytest.approx(2e25, rel=1e-6)
+    assert math.isinf(gradient_norm(with_gradient(np.inf)))
+    assert not math.isfinite(gradient_norm(with_gradient(np.nan)))
+
+
+def test_an_exploding_gradient_is_called_one() -> None:
+    model = with_gradient(1e25)
+    stepper = Stepper(model, optim.SGD(model.parameters(), lr=0.1), "cpu", seed=0)
+    with pytest.raises(NumericalError, match=r"exploding gradient: its length is 2\.0e\+25.* in weight"):
+        stepper.update(None, 0)
+    assert not model.weight.data.any(), "nothing has changed"
+    Stepper(model, stepper.optimizer, "cpu", seed=0, clip_norm=1.0).update(None, 0)
+    np.testing.assert_allclose(model.weight.data, -0.05, rtol=1e-5)
+
+
+def test_several_batches_are_spoken_of_only_where_there_are_several() -> None:
+    one = explain_breakdown(net(), images(), LABELS, seed=0, step=0)
+    assert one == "Run again, this batch gives finite numbers: what went wrong did not come back."
+    many = explain_breakdown(net(), images(), LABELS, seed=0, step=0, batches=4)
+    assert "the sum, of 4 batches" in many

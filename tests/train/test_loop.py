@@ -14,7 +14,7 @@ import pytest
 
 from minialex import ops
 from minialex.data import Loader
-from minialex.errors import DataError, DeviceError, OutputError, UsageError
+from minialex.errors import DataError, DeviceError, MinialexError, OutputError, UsageError
 from minialex.rng import random_scope
 from minialex.tensor import Tensor
 from minialex.train import TrainConfig, TrainResult, load_checkpoint, train
@@ -204,7 +204,7 @@ def test_too_few_pictures_for_the_split(config: Make, reporter: Any) -> None:
 
 @pytest.mark.skipif("cupy" in os.listdir("/") or os.path.exists("/dev/nvidia0"), reason="there is a GPU here")
 def test_cuda_never_falls_back_and_auto_says_so(config: Make, reporter: Any) -> None:
-    with pytest.raises(DeviceError, match="--device cpu"):
+    with pytest.raises(DeviceError, match="device cpu"):
         train(config(device="cuda"), reporter)
     train(config(device="auto", epochs=1), reporter)
     assert reporter.lines[0].startswith("no GPU can be used")
@@ -226,6 +226,29 @@ def test_options_that_cannot_be_met(
 ) -> None:
     with pytest.raises(error, match=message):
         train(config(**options), reporter)
+
+
+@pytest.mark.parametrize("out", [None, "runs/mine", "."])
+def test_a_run_inside_its_data(
+    config: Make,
+    reporter: Any,
+    harness: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    out: str | None,
+) -> None:
+    photos = harness.make_pictures(tmp_path / "photos", per_class=5)
+    monkeypatch.chdir(photos)
+    with pytest.raises(OutputError, match=r"would lie inside the data folder \., .*--out "):
+        train(config(data=".", out=out), reporter)
+    assert sorted(os.listdir(photos)) == ["dots", "plain", "stripes"]
+
+
+def test_a_start_that_fails_leaves_no_folders(config: Make, reporter: Any, tmp_path: Path) -> None:
+    for wrong in ({"data": str(tmp_path / "nowhere")}, {"schedule": "cosine:9"}, {"limit": 6}):
+        with pytest.raises(MinialexError):
+            train(config(out=str(tmp_path / "a" / "b"), **wrong), reporter)
+    assert os.listdir(tmp_path) == []
 
 
 def test_an_older_run_is_not_overwritten(config: Make, reporter: Any, tmp_path: Path) -> None:

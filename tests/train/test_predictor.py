@@ -11,9 +11,10 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 import minialex as mx
-from minialex.errors import CheckpointError, DataError, DeviceError
+from minialex.errors import CheckpointError, DataError, DeviceError, UsageError
 from minialex.train import Predictor, TrainResult
 from minialex.train.judging import judge
+from minialex.train.report import accuracy_lines
 from minialex.train.run_folder import BEST
 
 
@@ -110,8 +111,74 @@ def test_folders_that_do_not_fit(
 ) -> None:
     checkpoint = finished[0].checkpoint
     other = harness.make_pictures(tmp_path / "other", per_class=5)
-    with pytest.raises(DataError, match=r"are gone|not those"):
-        judge(predictor, checkpoint, reporter, data=str(other))
+    for part in ("test", "train"):
+        with pytest.raises(DataError, match=r"(?s)(are gone|not those).*--part all"):
+            judge(predictor, checkpoint, reporter, data=str(other), part=part)
+    with pytest.raises(UsageError, match="--batch-size must be at least 1, got 0"):
+        judge(predictor, checkpoint, reporter, batch_size=0)
     (other / "plain").rename(other / "checks")
     with pytest.raises(DataError, match="does not know: checks"):
         judge(predictor, checkpoint, reporter, data=str(other), part="all")
+
+
+def test_new_pictures_are_measured_all(
+    finished: tuple[TrainResult, Any], predictor: Predictor, reporter: Any, tmp_path: Path, harness: Any
+) -> None:
+    checkpoint = finished[0].checkpoint
+    numbers = np.random.default_rng(5)
+    for name in ("dots", "stripes"):  # Two of the three classes, under numbers of their own.
+        (tmp_path / "new" / name).mkdir(parents=True)
+        for i in range(4):
+            pixels = numbers.integers(0, 255, (24, 24, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "new" / name / f"{i}.png")
+    judgement = judge(predictor, checkpoint, reporter, data=str(tmp_path / "new"))
+    assert judgement.part == "all"
+    assert judgement.evaluation.confusion().sum(axis=1).tolist() == [4, 0, 4]
+    assert "these are not the pictures of the run" in reporter.text
+    assert "measuring all 8 of them" in reporter.text
+    assert not reporter.warnings
+    text = "\n".join(accuracy_lines(judgement.evaluation, predictor.classes, judgement.part))
+    assert "accuracy on all pictures:" in text
+    assert "all accuracy" not in text
+
+
+def test_old_pictures_among_new_ones_are_warned_of(
+    finished: tuple[TrainResult, Any], predictor: Predictor, reporter: Any, tmp_path: Path, harness: Any
+) -> None:
+    # The first pictures of each class are those that the run had; the others of its pictures are not there.
+    some = harness.make_pictures(tmp_path / "some", per_class=10)
+    judgement = judge(predictor, finished[0].checkpoint, reporter, data=str(some))
+    assert judgement.part == "all"
+    assert "was trained on" in reporter.warnings[0]
+
+
+def test_a_runs_folder_stands_for_its_best_network(
+    finished: tuple[TrainResult, Any], predictor: Predictor, reporter: Any, pictures: Path, tmp_path: Path
+) -> None:
+    out = finished[0].out
+    path = pictures / "dots" / "003.png"
+    assert mx.load(out).predict(path) == predictor.predict(path)
+    assert judge(mx.load(out), out, reporter).part == "test"
+    with pytest.raises(CheckpointError, match=r"holds no best\.safetensors"):
+        mx.load(tmp_path)
+
+
+def test_arrays(predictor: Predictor, pictures: Path) -> None:
+    with Image.open(pictures / "dots" / "003.png") as image:
+        array = np.asarray(image)
+    expected = predictor.predict(pictures / "dots" / "003.png")
+    assert predictor.predict(array) == expected
+    assert predictor.predict([array])[0] == expected
+    # A view with other strides, as a crop or a mirror image is.
+    assert predictor.predict(array[:, ::-1]) == predictor.predict(np.ascontiguousarray(array[:, ::-1]))
+    for wrong in (
+        array / 255,
+        array.transpose(2, 0, 1),
+        array[..., 0],
+        np.zeros((0, 4, 3), np.uint8),
+        7,
+        None,
+    ):
+        for given in (wrong, [wrong]):
+            with pytest.raises(UsageError, match=r"an array \(H, W, 3\) of uint8, or a list of these; got"):
+                predictor.predict(given)  # type: ignore[call-overload]

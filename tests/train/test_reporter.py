@@ -8,8 +8,17 @@ from typing import Any
 import pytest
 
 from minialex.train import reporter as module
+from minialex.train.history import EpochRecord
 from minialex.train.metrics import RunningMean
-from minialex.train.reporter import Meter, Reporter, SilentReporter, TerminalReporter, default_reporter, table
+from minialex.train.reporter import (
+    Meter,
+    Reporter,
+    SilentReporter,
+    TerminalReporter,
+    default_reporter,
+    table,
+    wrapped,
+)
 
 
 class Clock:
@@ -89,3 +98,37 @@ def test_table() -> None:
         "a       1,000",
         "longer      2",
     ]
+
+
+def test_long_messages_are_wrapped_and_commands_are_not(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "go on, " * 20 + "with:\n  minialex train --resume " + "x" * 90
+    lines = wrapped(text, 60).splitlines()
+    assert len(lines) == 4
+    assert all(len(line) <= 60 for line in lines[:3])
+    assert lines[3] == "  minialex train --resume " + "x" * 90
+    Reporter().warn("a word " * 30)
+    assert capsys.readouterr().err.count("\n") == 1, "a pipe gets one line"
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    Reporter().warn("a word " * 30)
+    assert capsys.readouterr().err.count("\n") > 2
+
+
+@pytest.mark.parametrize(
+    ("record", "line"),
+    [
+        (
+            EpochRecord(3, 0.8123, 0.7, 0.7432, 0.7321, 2e-4, 28.4),
+            "[epoch 3] train_loss: 0.812 val_loss: 0.743 val_accuracy: 0.732 lr: 0.0002 28 s",
+        ),
+        (
+            EpochRecord(100, 12.3456, 0.7, 123.456, 1.0, 1.234e-5, 12345.6),
+            "[epoch 100] train_loss: 12.35 val_loss: 123.5 val_accuracy: 1.000 lr: 1.2e-5",
+        ),
+    ],
+)
+def test_the_line_of_an_epoch_fits_a_terminal(record: EpochRecord, line: str) -> None:
+    assert record.line() == line
+    assert len(line) <= 80

@@ -17,6 +17,7 @@ import pytest
 from minialex.errors import CheckpointError, DataError, UsageError
 from minialex.train import Interrupted, TrainConfig, load_checkpoint, train
 from minialex.train import loop as loop_module
+from minialex.train.report import nothing_left
 from minialex.train.run_folder import LAST
 
 Make = Callable[..., TrainConfig]
@@ -185,6 +186,41 @@ def test_a_finished_run_only_reports_again(config: Make, reporter: Any, tmp_path
     assert again.accuracy == first.accuracy
     assert again.history == first.history
     assert (tmp_path / "run" / "confusion.png").exists()
+    assert "the run has done all its 1 epochs" not in reporter.text
+    assert "the run has done its only epoch; nothing left to train" in reporter.text
+    assert "resuming" not in reporter.text
+
+
+def test_nothing_left_to_train() -> None:
+    said = nothing_left(20, TrainConfig(epochs=20))
+    assert said == "the run has done all its 20 epochs; nothing left to train; raise --epochs to go on"
+    assert "has done 20 epochs already, and --epochs asks for 5" in nothing_left(20, TrainConfig(epochs=5))
+    said = nothing_left(20, TrainConfig(epochs=20, schedule="cosine"))
+    assert said.endswith("--schedule cosine ends here, and more epochs need a new run")
+
+
+def test_stopped_at_once(
+    config: Make, reporter: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second Ctrl-C, or one while a run to be resumed is being prepared."""
+
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop_module.Loop, "_step", interrupted)
+        with pytest.raises(
+            Interrupted, match=rf"stopped at once.*\n  flowers --resume {tmp_path}/run"
+        ) as stop:
+            train(config(), reporter, program="flowers")
+    assert stop.value.exit_code == 130
+    with monkeypatch.context() as patch:
+        patch.setattr(loop_module, "prepare", interrupted)
+        with pytest.raises(Interrupted, match=rf"\n  flowers --resume {tmp_path}/run"):
+            train(TrainConfig(resume=str(tmp_path / "run")), reporter, program="flowers")
+        with pytest.raises(KeyboardInterrupt):
+            train(config(), reporter)
+    assert len(train(TrainConfig(resume=str(tmp_path / "run")), reporter).history) == 2
 
 
 def test_more_epochs(config: Make, reporter: Any, harness: Any, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from minialex.errors import CheckpointError, OutputError
-from minialex.train.run_folder import LOCK, RunFolder, find_checkpoint
+from minialex.train.run_folder import LOCK, RunFolder, find_checkpoint, refuse_inside_data
 
 HOLD = """
 import sys
@@ -132,3 +132,23 @@ def test_what_to_resume(tmp_path: Path) -> None:
     last.touch()
     assert find_checkpoint(str(tmp_path)) == last
     assert find_checkpoint(str(last)) == last
+
+
+def test_folders_made_on_the_way_go_away_too(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    create(tmp_path / "mine" / "a" / "b").close()
+    assert os.listdir(tmp_path) == ["mine"]
+    assert os.listdir(tmp_path / "mine") == []
+    with create(tmp_path / "mine" / "a" / "b") as folder:
+        (folder / "history.csv").touch()
+    assert (tmp_path / "mine" / "a" / "b" / "history.csv").exists()
+
+
+def test_a_run_does_not_write_among_its_pictures(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "photos")
+    for path in ("photos", "photos/runs/one", "link/run", "photos/../link/run"):
+        with pytest.raises(OutputError, match=r"would lie inside the data folder .*photos.* --out "):
+            refuse_inside_data(tmp_path / path, tmp_path / "photos")
+    refuse_inside_data(tmp_path / "photos-run", tmp_path / "photos")
+    refuse_inside_data(tmp_path, tmp_path / "photos")

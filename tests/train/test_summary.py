@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from minialex import models
 from minialex.train import summarize
+from minialex.train.summary import _scaled
 
 
 def test_lenet5() -> None:
@@ -31,10 +34,11 @@ def test_a_batch_multiplies_the_work_and_not_the_parameters() -> None:
 
 def test_the_text_has_a_line_a_layer_and_the_totals() -> None:
     lines = str(summarize(models.build("lenet5"), "lenet5")).splitlines()
-    assert lines[0] == "lenet5, forward pass of 1 x 1 x 28 x 28; a multiply-accumulate is 2 FLOPs"
+    assert lines[0] == "lenet5, forward pass of 1 x 1 x 28 x 28"
+    assert f"{summarize(models.build('lenet5')).flops:,} FLOPs" in lines[1]
     assert lines[-1].split()[:2] == ["all", "61,706"]
-    assert len(lines) == 4 + 12 + 1
-    assert len({len(line) for line in lines[4:]}) == 1, "columns are aligned"
+    assert len(lines) == 5 + 12 + 1
+    assert len({len(line) for line in lines[5:]}) == 1, "columns are aligned"
 
 
 def test_the_model_is_left_as_it_was() -> None:
@@ -43,3 +47,18 @@ def test_the_model_is_left_as_it_was() -> None:
     summarize(model)
     assert model.training
     assert all(p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", models.MODEL_NAMES)
+def test_the_table_fits_a_terminal(name: str) -> None:
+    lines = str(summarize(models.build(name), name, batch=2)).splitlines()
+    assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0"), (999, "999"), (1000, "1.00 k"), (9995, "10.0 k"), (99_949, "99.9 k"), (99_950, "100 k"),
+     (999_499, "999 k"), (999_500, "1.00 M"), (105_415_200, "105 M"), (27_000_000_000, "27.0 G")],
+)  # fmt: skip
+def test_three_digits(count: int, text: str) -> None:
+    assert _scaled(count) == text

@@ -11,13 +11,17 @@ from minialex.ops import ConcatenateOp
 from minialex.tensor import (
     AddOp,
     DivOp,
+    ExpOp,
     Gradients,
     IndexOp,
+    LogOp,
     MatmulOp,
     MeanOp,
     MulOp,
+    NegOp,
     Op,
     PowOp,
+    ReshapeOp,
     SubOp,
     SumOp,
     TransposeOp,
@@ -59,6 +63,26 @@ def _pow_factor(right: Any, op: Op, dy: Array) -> Gradients:
     return None if da is None else da / b if da.shape == b.shape else da, db
 
 
+@wrong_method(NegOp, "backward", "neg lets the gradient pass with its sign")
+def _neg_sign(right: Any, op: Op, dy: Array) -> Gradients:
+    return (dy.copy(),)
+
+
+@wrong_method(ExpOp, "backward", "exp has the gradient of the identity")
+def _exp_passes(right: Any, op: Op, dy: Array) -> Gradients:
+    return (dy.copy(),)
+
+
+@wrong_method(LogOp, "backward", "log multiplies where it must divide")
+def _log_multiplies(right: Any, op: Op, dy: Array) -> Gradients:
+    return (dy * op.saved[0],)
+
+
+@wrong_method(LogOp, "forward", "log to the base 2")
+def _log_base(right: Any, op: Op, x: Array) -> Array:
+    return right(op, x) / x.dtype.type(np.log(2.0))
+
+
 @wrong_method(MatmulOp, "backward", "matmul gives the transposed gradient where the shape allows it")
 def _matmul_transposed(right: Any, op: Op, dy: Array) -> Gradients:
     return tuple(_transposed_if_square(d) for d in right(op, dy))
@@ -78,6 +102,11 @@ def _mean_for_sum(right: Any, op: Op, dy: Array) -> Gradients:
 def _sum_axis(right: Any, op: Op, dy: Array) -> Gradients:
     (dx,) = right(op, dy)
     return (np.ascontiguousarray(dx)[..., ::-1],)
+
+
+@wrong_method(ReshapeOp, "backward", "reshape takes the gradient back column by column")
+def _reshape_order(right: Any, op: Op, dy: Array) -> Gradients:
+    return (dy.reshape(op.input_shapes[0], order="F"),)
 
 
 @wrong_method(TransposeOp, "backward", "transpose uses the axes where their inverse is due")

@@ -8,7 +8,7 @@ import numpy as np
 
 from minialex.backend import Array
 from minialex.ops import Conv2dOp, LinearOp, ReluOp, TanhOp
-from minialex.tensor import Gradients, MulOp, Op
+from minialex.tensor import Gradients, IndexOp, MulOp, Op, ReshapeOp
 from minialex.testing.mutants.planting import wrong_method
 
 
@@ -44,3 +44,27 @@ def _unasked(right: Any, op: Any, dy: Array) -> Gradients:
 def _half_the_flops(right: Any, op: Op, *shapes: Any, itemsize: int = 4) -> Any:
     whole = right(op, *shapes, itemsize=itemsize)
     return type(whole)(whole.flops // 2, whole.bytes)
+
+
+@wrong_method(ReluOp, "cost", "relu's cost moves no bytes")
+def _no_bytes(right: Any, op: Op, *shapes: Any, itemsize: int = 4) -> Any:
+    whole = right(op, *shapes, itemsize=itemsize)
+    return type(whole)(whole.flops, 0)
+
+
+@wrong_method(Conv2dOp, "cost", "conv2d's cost forgets to read the weights")
+def _weights_unread(right: Any, op: Op, x: Any, weight: Any, *bias: Any, itemsize: int = 4) -> Any:
+    whole = right(op, x, weight, *bias, itemsize=itemsize)
+    return type(whole)(whole.flops, whole.bytes - itemsize * int(np.prod(weight)))
+
+
+@wrong_method(IndexOp, "cost", "index is charged for elements that it does not pick")
+def _reads_all(right: Any, op: Op, x: Any, itemsize: int = 4) -> Any:
+    whole = right(op, x, itemsize=itemsize)
+    return type(whole)(whole.flops, whole.bytes // 2 + itemsize * int(np.prod(x)))
+
+
+@wrong_method(ReshapeOp, "cost", "reshape is charged for a copy")
+def _view_copies(right: Any, op: Op, x: Any, itemsize: int = 4) -> Any:
+    whole = right(op, x, itemsize=itemsize)
+    return type(whole)(whole.flops, 2 * itemsize * int(np.prod(x)))

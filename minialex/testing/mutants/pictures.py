@@ -9,7 +9,7 @@ import numpy as np
 from minialex.backend import Array
 from minialex.kernels import average_pooling, convolution, im2col, max_pooling
 from minialex.kernels import local_response_norm as lrn_kernels
-from minialex.ops import AvgPool2dOp, Conv2dOp, LocalResponseNormOp, MaxPool2dOp
+from minialex.ops import AdaptiveAvgPool2dOp, AvgPool2dOp, Conv2dOp, LocalResponseNormOp, MaxPool2dOp
 from minialex.tensor import Gradients, Op
 from minialex.testing.mutants.planting import wrong_kernel, wrong_method
 
@@ -110,6 +110,25 @@ def _average_undivided(right: Any, dy: Array, dx: Array, rows: Array, cols: Arra
 @wrong_method(AvgPool2dOp, "bounds", "avg_pool2d always counts the padding")
 def _counts_padding(right: Any, op: Op, x: Any, count_include_pad: bool) -> Any:
     return right(op, x, True)
+
+
+@wrong_method(AdaptiveAvgPool2dOp, "_bounds", "adaptive_avg_pool2d's bins do not overlap")
+def _bins_apart(right: Any, op: Any, x: Any) -> Any:
+    """Where a bin ends is rounded down instead of up."""
+    axes = []
+    for size, bins in zip(x[2:], op.output_size, strict=True):
+        starts = [size * p // bins for p in range(bins)]
+        stops = [max(size * (p + 1) // bins, starts[p] + 1) for p in range(bins)]
+        axes.append([(start, stop, stop - start) for start, stop in zip(starts, stops, strict=True)])
+    return tuple(axes)
+
+
+@wrong_method(AdaptiveAvgPool2dOp, "backward", "adaptive_avg_pool2d divides by the mean bin, not by each")
+def _mean_bin(right: Any, op: Any, dy: Array) -> Gradients:
+    rows, cols = (np.asarray(b, dtype=np.int64) for b in op._bounds(op.input_shapes[0]))
+    cells = rows[:, None, 2] * cols[None, :, 2]
+    (dx,) = right(op, (dy * (cells / cells.mean())).astype(dy.dtype))
+    return (dx,)
 
 
 @wrong_kernel(LocalResponseNormOp, lrn_kernels.lrn_backward, "lrn without its cross term")
