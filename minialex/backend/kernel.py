@@ -22,6 +22,7 @@ VARIANTS = ("reference", "array", "numba", "cuda")
 PREFERENCE = {"cpu": ("numba", "array", "reference"), "cuda": ("cuda", "array")}
 
 FLOAT_DTYPES = ("float32", "float64")
+_FLOATING = tuple(np.dtype(name) for name in FLOAT_DTYPES)
 
 _forced: ContextVar[str | None] = ContextVar("minialex_forced_variant", default=None)
 
@@ -160,15 +161,13 @@ class Kernel:
         return forced
 
     def _check_dtypes(self, arrays: list[Array]) -> None:
-        floating = {str(a.dtype) for a in arrays if a.dtype.kind not in "iub"} | {str(arrays[0].dtype)}
-        if len(floating) > 1:
-            raise DTypeError(
-                f"{self.name}: arrays must share one dtype, got {' and '.join(sorted(floating))}"
-            )
-        for dtype in floating - set(FLOAT_DTYPES):
-            raise DTypeError(
-                f"{self.name}: dtype {dtype} is not supported; expected {' or '.join(FLOAT_DTYPES)}"
-            )
+        first = arrays[0].dtype
+        for array in arrays:
+            if array.dtype != first and array.dtype.kind not in "iub":
+                raise DTypeError(f"{self.name}: arrays must share one dtype, got {first} and {array.dtype}")
+        if first not in _FLOATING:
+            expected = " or ".join(FLOAT_DTYPES)
+            raise DTypeError(f"{self.name}: dtype {first} is not supported; expected {expected}")
 
 
 def _plain(array: Array) -> Array:

@@ -85,7 +85,7 @@ def test_mixed_dtypes_are_refused(double: Kernel) -> None:
 
 
 def test_integers_are_refused_where_values_are_expected(double: Kernel) -> None:
-    with pytest.raises(DTypeError, match="arrays must share one dtype, got float64 and int64"):
+    with pytest.raises(DTypeError, match="arrays must share one dtype, got int64 and float64"):
         double(np.zeros(3, np.int64), np.zeros(3))
     with pytest.raises(DTypeError, match="double: dtype int64 is not supported; expected float32 or float64"):
         double(np.zeros(3, np.int64), np.zeros(3, np.int64))
