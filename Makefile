@@ -16,7 +16,7 @@ FLOWERS_OUT ?=
 # The drawn flowers have fewer pictures than the photographs, and their flowers stand nearer the edge: smaller
 # batches give more steps, larger crops lose fewer flowers, and a falling rate may begin higher. Later options
 # win, so that FLOWERS_FLAGS can differ.
-FLOWERS_RECIPE := --data drawn --batch-size 16 --crop-scale 0.4 --lr 3e-4 --schedule cosine
+FLOWERS_RECIPE := --data drawn --batch-size 16 --crop-scale 0.4 --lr 3e-4 --schedule cosine --epochs 11
 FLOWERS_FLAGS ?=
 PYTEST_FLAGS ?=
 
