@@ -102,3 +102,7 @@ def test_links_lead_somewhere(document: str) -> None:
     made_up = {"minialex/kernels/clipping.py", "minialex/ops/clipping.py"}
     missing = [path for path in {*targets, *named} - made_up if not (CHECKOUT / path).exists()]
     assert missing == []
+
+
+def test_the_readme_has_no_gaps() -> None:
+    assert "TODO" not in (CHECKOUT / "README.md").read_text(encoding="utf-8")
