@@ -12,8 +12,8 @@ import pytest
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-# A shell starts its background jobs with SIGINT ignored, and what is ignored stays so in every child: the tests
-# of Ctrl-C would wait in vain.
+# A shell starts its background jobs with SIGINT ignored, and what is ignored stays so in every child: the
+# tests of Ctrl-C would wait in vain.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
