@@ -162,20 +162,28 @@ def _handlers(read_timeout: float) -> list[urllib.request.BaseHandler]:
     """urllib has one time-out for everything; a slow server may need longer than a connection."""
 
     class Plain(http.client.HTTPConnection):
+        """A connection that waits `read_timeout` seconds for data once it stands."""
+
         def connect(self) -> None:
             super().connect()
             self.sock.settimeout(read_timeout)
 
     class Secure(http.client.HTTPSConnection):
+        """The same, encrypted."""
+
         def connect(self) -> None:
             super().connect()
             self.sock.settimeout(read_timeout)
 
     class PlainHandler(urllib.request.HTTPHandler):
+        """Opens http addresses with `Plain`."""
+
         def http_open(self, req: urllib.request.Request) -> Any:
             return self.do_open(Plain, req)
 
     class SecureHandler(urllib.request.HTTPSHandler):
+        """Opens https addresses with `Secure`."""
+
         def https_open(self, req: urllib.request.Request) -> Any:
             return self.do_open(Secure, req)
 

@@ -7,7 +7,6 @@ go through im2col in strips: no column matrix outlives its strip, and none is la
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from types import ModuleType
 
 import numpy as np
 
@@ -130,7 +129,7 @@ def conv2d_columns(
         for images, rows in _strips(start, stop, x.shape[1], weight.shape, y):
             columns = _fill(x[images], weight.shape, y.shape, rows, stride, padding, dilation, groups)
             pixels = slice(rows.start * OW, rows.stop * OW)
-            _xp(x).matmul(matrix, columns, out=target[images, :, :, pixels])
+            array_module(x).matmul(matrix, columns, out=target[images, :, :, pixels])
             if bias is not None:
                 y[images, :, rows] += bias[:, None, None]
 
@@ -152,7 +151,7 @@ def conv2d_backward_input_columns(
             pixels = slice(rows.start * OW, rows.stop * OW)
             part = source[images, :, :, pixels]
             dcolumns = _temporary("columns", dy, (len(part), groups, transposed.shape[1], part.shape[-1]))
-            _xp(dy).matmul(transposed, part, out=dcolumns)
+            array_module(dy).matmul(transposed, part, out=dcolumns)
             dcolumns = dcolumns.reshape(len(part), dx.shape[1], KH, KW, rows.stop - rows.start, OW)
             col2im(dcolumns, dx[images], stride, padding, dilation, rows.start)
 
@@ -168,7 +167,7 @@ def conv2d_backward_weight_columns(
     """
     N, F, OH, OW = dy.shape
     parts = min(N, WEIGHT_PARTS)
-    partial = _xp(x).zeros((parts, groups, F // groups, dweight[0].size), dtype=dweight.dtype)
+    partial = array_module(x).zeros((parts, groups, F // groups, dweight[0].size), dtype=dweight.dtype)
     source = dy.reshape(N, groups, F // groups, OH * OW)
 
     def work(first: int, last: int) -> None:
@@ -181,7 +180,7 @@ def conv2d_backward_weight_columns(
                 product = _temporary("product", x, partial.shape[1:])
                 for n in range(len(columns)):
                     dy_image = source[images.start + n, :, :, pixels]
-                    _xp(x).matmul(dy_image, columns[n].swapaxes(1, 2), out=product)
+                    array_module(x).matmul(dy_image, columns[n].swapaxes(1, 2), out=product)
                     partial[part] += product
 
     _over_images(partial, work)
@@ -189,10 +188,6 @@ def conv2d_backward_weight_columns(
     total[...] = 0
     for part in range(parts):
         total += partial[part]
-
-
-def _xp(array: Array) -> ModuleType:
-    return array_module(array)
 
 
 def _over_images(array: Array, work: Callable[[int, int], None]) -> None:
@@ -209,7 +204,7 @@ def _temporary(name: str, like: Array, shape: tuple[int, ...]) -> Array:
     return (
         scratch(name, shape, like.dtype)
         if isinstance(like, np.ndarray)
-        else _xp(like).empty(shape, like.dtype)
+        else array_module(like).empty(shape, like.dtype)
     )
 
 

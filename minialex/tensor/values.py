@@ -27,8 +27,6 @@ from minialex.tensor.indexing import IndexOp
 from minialex.tensor.reductions import MeanOp, SumOp
 from minialex.tensor.shaping import ReshapeOp, TransposeOp
 
-Number = int | float | np.number[Any]
-
 
 class Tensor:
     """An array that remembers how it was computed.
