@@ -4,7 +4,7 @@ import minialex as mx
 from minialex import nn, ops, optim, models
 """
 
-from minialex.backend import DTypeError, use_variant
+from minialex.backend import DTypeError, empty_cache, use_variant, use_winograd
 from minialex.errors import (
     CheckpointError,
     DataError,
@@ -36,6 +36,7 @@ __all__ = [
     "UsageError",
     "__version__",
     "anomaly_mode",
+    "empty_cache",
     "gradcheck",
     "load",
     "manual_seed",
@@ -44,6 +45,7 @@ __all__ = [
     "random_scope",
     "tape",
     "use_variant",
+    "use_winograd",
 ]
 
 

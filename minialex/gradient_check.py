@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from minialex.backend import DTypeError, to_numpy
+from minialex.backend import DTypeError, to_numpy, use_winograd
 from minialex.errors import NumericalError
 from minialex.rng import Stream, random_scope
 from minialex.shapes import Shape, ShapeError
@@ -174,6 +174,7 @@ def compare_gradients(
     return _compare(fn, inputs, Settings(eps, 0.0, 0.0, seed, max_elements), names)
 
 
+@use_winograd(False)  # fn may contain float32, whatever its inputs are.
 def _compare(fn: Function, inputs: Any, settings: Settings, names: Sequence[str] | None) -> list[Comparison]:
     arguments = _prepare(inputs, names)
     output, cotangent, gradients = _analytic(fn, arguments, settings)

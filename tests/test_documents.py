@@ -33,6 +33,14 @@ def test_the_readmes_alexnet_trains(capsys: pytest.CaptureFixture[str]) -> None:
     assert sum(p.size for p in namespace["net"].parameters()) == 14_591_685  # type: ignore[attr-defined]
 
 
+def test_the_examples_of_the_page_on_speed_are_true() -> None:
+    namespace: dict[str, object] = {}
+    blocks = python_blocks("docs/speed.md")
+    assert len(blocks) == 2
+    for block in blocks:
+        exec(compile(block, "docs/speed.md", "exec"), namespace)
+
+
 def run_block(block: str, module: ModuleType) -> ModuleType:
     exec(compile(block, "CONTRIBUTING.md", "exec"), module.__dict__)
     return module

@@ -1,6 +1,8 @@
 """Devices, array modules and kernels. The only package that imports CuPy and Numba, and only when needed."""
 
+from minialex.backend.algorithms import use_winograd, winograd_enabled
 from minialex.backend.blas import matmul
+from minialex.backend.compilation import Compilation, compilations, on_compile
 from minialex.backend.device import (
     Array,
     array_module,
@@ -22,26 +24,31 @@ from minialex.backend.kernel import (
     per_image,
     use_variant,
 )
-from minialex.backend.memory import keep_freed_memory
+from minialex.backend.memory import empty, empty_cache, keep_freed_memory
 from minialex.backend.sources import cuda_source_dir
 from minialex.backend.threads import for_ranges, num_threads, one_blas_thread, scratch
 
 __all__ = [
     "FLOAT_DTYPES",
     "Array",
+    "Compilation",
     "DTypeError",
     "Kernel",
     "VariantError",
     "array_module",
     "canonical_device",
+    "compilations",
     "cuda_source_dir",
     "device_of",
+    "empty",
+    "empty_cache",
     "for_ranges",
     "forced_variant",
     "jit",
     "keep_freed_memory",
     "matmul",
     "num_threads",
+    "on_compile",
     "on_device_of",
     "one_blas_thread",
     "parse_device",
@@ -51,4 +58,6 @@ __all__ = [
     "to_device",
     "to_numpy",
     "use_variant",
+    "use_winograd",
+    "winograd_enabled",
 ]

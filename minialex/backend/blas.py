@@ -6,6 +6,7 @@ import numpy as np
 
 from minialex.backend.device import Array, array_module
 from minialex.backend.kernel import Kernel
+from minialex.backend.memory import empty
 from minialex.backend.threads import for_ranges, one_blas_thread
 from minialex.shapes import ShapeError, broadcast_shape
 
@@ -70,7 +71,7 @@ def matmul(a: Array, b: Array, out: Array | None = None) -> Array:
     result_shape = (*leading, *a.shape[-2:-1], *(b.shape[-1:] if b.ndim > 1 else ()))
     if out is not None and out.shape != result_shape:
         raise ShapeError(f"matmul: out has shape {out.shape}, expected {result_shape}")
-    y = array_module(a).empty(shape, dtype=a.dtype) if out is None else out.reshape(shape)
+    y = empty(shape, a) if out is None else out.reshape(shape)
     matrix_product(left, right, y)
     if out is not None:
         return out

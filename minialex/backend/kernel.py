@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import inspect
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import types
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
 
+from minialex.backend.compilation import import_numba
 from minialex.backend.device import Array
 from minialex.backend.threads import for_ranges
 
@@ -58,45 +59,95 @@ def forced_variant() -> str | None:
 
 
 class Compiled:
-    """A plain function of scalars and loops that Numba compiles at its first call, without the GIL."""
+    """A plain function of scalars and loops that Numba compiles at its first call, without the GIL.
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    It may call other functions that are marked in the same way, also another module's: they are compiled
+    with it, and if their source changes, it is compiled anew.
+    """
+
+    def __init__(self, function: types.FunctionType, fastmath: Iterable[str] = ()) -> None:
         functools.update_wrapper(self, function)
-        self.function = function
+        self.function, self.fastmath = function, frozenset(fastmath)
         self._dispatcher: Callable[..., Any] | None = None
         self._lock = threading.Lock()
 
     def __call__(self, *args: Any) -> Any:
-        if self._dispatcher is None:
-            with self._lock:
-                self._dispatcher = self._dispatcher or self._compile()
-        return self._dispatcher(*args)
+        return (self._dispatcher or self.dispatcher())(*args)
+
+    def dispatcher(self) -> Callable[..., Any]:
+        """Numba's own object for the function. Imports Numba; compiles nothing yet."""
+        with self._lock:
+            if self._dispatcher is None:
+                self._dispatcher = self._compile()
+            return self._dispatcher
 
     def _compile(self) -> Callable[..., Any]:
-        numba = importlib.import_module("numba")
+        numba = import_numba()
         # error_model="numpy": a division by zero gives an infinity, as in every other variant.
-        options = {"nogil": True, "error_model": "numpy"}
+        options = {"nogil": True, "error_model": "numpy", "fastmath": set(self.fastmath) or False}
+        helpers = self._helpers()
+        function = self._resolved(helpers)
         try:
-            return numba.njit(cache=True, **options)(self.function)  # type: ignore[no-any-return]
+            dispatcher = numba.njit(cache=True, **options)(function)
         except RuntimeError:  # No folder to keep compiled code in: compile anew in every process.
-            return numba.njit(**options)(self.function)  # type: ignore[no-any-return]
+            return numba.njit(**options)(function)  # type: ignore[no-any-return]
+        _follow_sources(dispatcher, helpers.values())
+        return dispatcher  # type: ignore[no-any-return]
+
+    def _helpers(self) -> dict[str, Any]:
+        """What Numba can call for each Compiled that the function names."""
+        found = ((name, self.function.__globals__.get(name)) for name in self.function.__code__.co_names)
+        return {name: value.dispatcher() for name, value in found if isinstance(value, Compiled)}
+
+    def _resolved(self, helpers: dict[str, Any]) -> types.FunctionType:
+        """The function, with the helpers in place of the Compileds."""
+        function = self.function
+        if not helpers:
+            return function
+        resolved = types.FunctionType(
+            function.__code__, {**function.__globals__, **helpers}, function.__name__, function.__defaults__
+        )
+        functools.update_wrapper(resolved, function)
+        return resolved
 
 
-def jit(function: Callable[..., Any]) -> Compiled:
-    """Mark a function for compilation at its first call. Numba is not imported before that."""
-    return Compiled(function)
+def _follow_sources(dispatcher: Any, helpers: Iterable[Any]) -> None:
+    """Compiled code on disk counts as old when a helper's file has changed; Numba asks the caller's alone."""
+    files = [getattr(d._cache, "_cache_file", None) for d in (dispatcher, *helpers)]
+    stamps = [getattr(file, "_source_stamp", None) for file in files]
+    if files[0] is not None and len(stamps) > 1:
+        files[0]._source_stamp = tuple(stamps)
 
 
-def per_image(compiled: Compiled, arrays: int) -> Callable[..., Any]:
-    """The compiled function on threads, each with its share of the images.
+def jit(function: Any, fastmath: Iterable[str] = ()) -> Compiled:
+    """Mark a function for compilation at its first call. Numba is not imported before that.
 
-    Args: arrays: how many leading arguments are arrays with the images along their first axis.
+    Args: fastmath: liberties with rounding, of "contract" (a * b + c rounded once) and "reassoc" (a sum in
+          the order that suits the processor); never one that breaks NaN or infinity.
+    """
+    return Compiled(function, fastmath)
+
+
+# Elements of the largest array that are worth a thread, for a kernel that does little with each.
+WORTH_A_THREAD = 1 << 14
+
+
+def per_image(compiled: Compiled, arrays: int, worth: int = WORTH_A_THREAD) -> Callable[..., Any]:
+    """The compiled function on threads, each with its share of the images; small work stays on this one.
+
+    Args: arrays: how many leading arguments are arrays with the images along their first axis;
+          worth: how many elements of the largest of them are worth a thread.
     """
 
     @functools.wraps(compiled)
     def run(*args: Any) -> None:
         batched, rest = args[:arrays], args[arrays:]
-        for_ranges(len(batched[0]), lambda start, stop: compiled(*(a[start:stop] for a in batched), *rest))
+        count, largest = len(batched[0]), max(a.size for a in batched)
+        if largest < 2 * worth:
+            compiled(*args)
+            return
+        smallest = -(-count * worth // largest)
+        for_ranges(count, lambda i, j: compiled(*(a[i:j] for a in batched), *rest), smallest)
 
     return run
 
@@ -127,6 +178,11 @@ class Kernel:
         self.outputs = frozenset(parameters.index(output) for output in outputs)
         given = {"reference": reference, "array": array, "numba": numba, "cuda": cuda}
         self.variants = {key: function for key, function in given.items() if function is not None}
+        self._preferred = {
+            kind: next(name for name in names if name in self.variants) for kind, names in PREFERENCE.items()
+        }
+        # Matrix products and the like need no copies of strided inputs: they have no compiled loops.
+        self._compiled = numba is not None and numba is not array
 
     def __repr__(self) -> str:
         return f"Kernel({self.name!r}, variants={list(self.variants)})"
@@ -134,15 +190,18 @@ class Kernel:
     def __call__(self, *args: Any) -> Any:
         # NumPy's scalars have a dtype and a shape as well, but they are parameters.
         arrays = [a for a in args if hasattr(a, "dtype") and not isinstance(a, np.generic)]
+        on_host = [isinstance(a, np.ndarray) for a in arrays]
         self._check_dtypes(arrays)
         for i in self.outputs:
-            if not args[i].flags.c_contiguous:
+            if args[i] is not None and not args[i].flags.c_contiguous:
                 raise ValueError(f"{self.name}: argument {i} is written, and must be a C-contiguous array")
-        name = self.select("cpu" if all(isinstance(a, np.ndarray) for a in arrays) else "cuda")
-        if name == "numba" and self.variants["numba"] is not self.variants["array"]:
+        name = self.select("cpu" if False not in on_host else "cuda")
+        if name == "numba" and self._compiled:
             args = tuple(
-                _plain(a) if isinstance(a, np.ndarray) and i not in self.outputs else a
-                for i, a in enumerate(args)
+                [
+                    _plain(a) if isinstance(a, np.ndarray) and i not in self.outputs else a
+                    for i, a in enumerate(args)
+                ]
             )
         return self.variants[name](*args)
 
@@ -153,7 +212,7 @@ class Kernel:
         """
         forced = _forced.get()
         if forced is None:
-            return next(name for name in PREFERENCE[kind] if name in self.variants)
+            return self._preferred[kind]
         if forced not in self.variants:
             raise VariantError(f"{self.name} has no variant {forced!r}; it has {', '.join(self.variants)}")
         if forced not in PREFERENCE[kind]:
@@ -172,4 +231,4 @@ class Kernel:
 
 def _plain(array: Array) -> Array:
     """A contiguous, writable array: each further memory layout would be compiled anew."""
-    return array if array.flags.c_contiguous and array.flags.writeable else np.array(array, order="C")
+    return array if array.flags.carray else np.array(array, order="C")

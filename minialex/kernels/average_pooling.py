@@ -6,7 +6,10 @@ window counts as `divisor` pixels long (more than stop - start where padding is 
 
 from __future__ import annotations
 
+import functools
 from typing import TypeAlias
+
+import numpy as np
 
 from minialex.backend import Array, Kernel, array_module, jit, per_image
 from minialex.shapes import Pair
@@ -14,6 +17,7 @@ from minialex.shapes import Pair
 Bounds: TypeAlias = tuple[tuple[int, int, int], ...]
 
 
+@functools.cache
 def sliding_bounds(
     size: int, output: int, kernel: int, stride: int, padding: Pair, count_include_pad: bool
 ) -> Bounds:
@@ -27,6 +31,7 @@ def sliding_bounds(
     return tuple(bounds)
 
 
+@functools.cache
 def adaptive_bounds(size: int, output: int) -> Bounds:
     """Bounds of `output` bins that cover the axis: floor(i*size/output) to ceil((i+1)*size/output)."""
     bounds = []
@@ -93,17 +98,103 @@ def average_pool_backward_array(dy: Array, dx: Array, rows: Array, cols: Array) 
         dx[:, :, start:stop] += strips[:, :, p : p + 1] / dy.dtype.type(divisor)
 
 
+def average_pool_rows(x: Array, y: Array, rows: Array, cols: Array) -> None:
+    """A window's rows are added up first, for all columns at once; then its columns."""
+    N, C, _, W = x.shape
+    OW, to_dtype, pairs, strip = len(cols), x.dtype.type, _side_by_side(cols), np.empty(W, x.dtype)
+    for n in range(N):
+        for c in range(C):
+            for p in range(len(rows)):
+                source, target = x[n, c, rows[p, 0]], y[n, c, p]
+                for s in range(W):
+                    strip[s] = source[s]
+                for row in range(rows[p, 0] + 1, rows[p, 1]):
+                    source = x[n, c, row]
+                    for s in range(W):
+                        strip[s] += source[s]
+                if pairs:
+                    count = to_dtype(rows[p, 2] * 2)
+                    for q in range(OW):
+                        target[q] = (strip[2 * q] + strip[2 * q + 1]) / count
+                else:
+                    for q in range(OW):
+                        total = to_dtype(0)
+                        for s in range(cols[q, 0], cols[q, 1]):
+                            total += strip[s]
+                        target[q] = total / to_dtype(rows[p, 2] * cols[q, 2])
+
+
+def average_pool_backward_rows(dy: Array, dx: Array, rows: Array, cols: Array) -> None:
+    """The same two steps, spreading. The first window to reach a row writes it, later ones add to it."""
+    N, C, H, W = dx.shape
+    pairs, strips, zero = _side_by_side(cols), np.empty((len(rows), W), dy.dtype), dy.dtype.type(0)
+    for n in range(N):
+        for c in range(C):
+            _spread(dy[n, c], strips, rows, cols, pairs)
+            written = 0  # Rows above this one have been reached, or have no window.
+            for p in range(len(rows)):
+                for row in range(written, rows[p, 0]):
+                    for s in range(W):
+                        dx[n, c, row, s] = zero
+                for row in range(rows[p, 0], rows[p, 1]):
+                    target, strip = dx[n, c, row], strips[p]
+                    if row < written:
+                        for s in range(W):
+                            target[s] += strip[s]
+                    else:
+                        for s in range(W):
+                            target[s] = strip[s]
+                written = max(written, rows[p, 1])
+            for row in range(written, H):
+                for s in range(W):
+                    dx[n, c, row, s] = zero
+
+
+def spread_columns(dy: Array, strips: Array, rows: Array, cols: Array, pairs: bool) -> None:
+    """strips[p, s] = sum of dy[p, q] / (height * width of the window) over the windows q of column s."""
+    (OH, OW), W, to_dtype = dy.shape, strips.shape[1], dy.dtype.type
+    for p in range(OH):
+        source, strip = dy[p], strips[p]
+        for s in range(2 * OW if pairs else 0, W):
+            strip[s] = to_dtype(0)
+        if pairs:
+            count = to_dtype(rows[p, 2] * 2)
+            for q in range(OW):
+                share = source[q] / count
+                strip[2 * q] = share
+                strip[2 * q + 1] = share
+        else:
+            for q in range(OW):
+                share = source[q] / to_dtype(rows[p, 2] * cols[q, 2])
+                for s in range(cols[q, 0], cols[q, 1]):
+                    strip[s] += share
+
+
+def side_by_side(cols: Array) -> bool:
+    """Whether window q is just pixels 2q and 2q + 1: then the compiler can do several windows at once."""
+    for q in range(len(cols)):
+        if cols[q, 0] != 2 * q or cols[q, 1] != 2 * q + 2 or cols[q, 2] != 2:
+            return False
+    return True
+
+
+_side_by_side, _spread = jit(side_by_side), jit(spread_columns)
+
+
+# Pixels that are worth a thread.
+MANY = 1 << 17
+
 average_pool_forward = Kernel(
     "average_pool_forward",
     outputs=("y",),
     reference=average_pool_reference,
     array=average_pool_array,
-    numba=per_image(jit(average_pool_reference), arrays=2),
+    numba=per_image(jit(average_pool_rows), 2, MANY),
 )
 average_pool_backward = Kernel(
     "average_pool_backward",
     outputs=("dx",),
     reference=average_pool_backward_reference,
     array=average_pool_backward_array,
-    numba=per_image(jit(average_pool_backward_reference), arrays=2),
+    numba=per_image(jit(average_pool_backward_rows), 2, MANY),
 )

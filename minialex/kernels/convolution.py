@@ -1,26 +1,19 @@
-"""Two-dimensional convolution: forward, and its two backward products.
+"""Two-dimensional convolution: forward, and backward to the input, the weights and the bias.
 
-What deep learning calls convolution does not flip the kernel (it is a cross-correlation). The array variants
-go through im2col in strips: no column matrix outlives its strip, and none is larger than the budget.
+What deep learning calls convolution does not flip the kernel (it is a cross-correlation). Here stand the
+plain loops; the fast ways are in column_convolution.py (a matrix product), winograd.py (fewer
+multiplications, for many channels) and direct_convolution.py (for few).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-
 import numpy as np
 
-from minialex.backend import Array, Kernel, array_module, for_ranges, one_blas_thread, scratch
-from minialex.kernels.im2col import col2im, im2col
+from minialex.backend import Array, Kernel
+from minialex.kernels.column_convolution import conv2d_backward_columns, conv2d_columns
+from minialex.kernels.direct_convolution import conv2d_backward_direct, conv2d_direct, direct_is_better
+from minialex.kernels.winograd import conv2d_backward_winograd, conv2d_winograd, winograd_is_better
 from minialex.shapes import Padding, Pair
-
-# Bytes of the largest column matrix that a thread may hold. On the CPU small enough to stay in its cache
-# between the copy that fills it and the product that reads it; on a GPU large enough to fill the device.
-COLUMN_BUDGET = 2 * 2**20
-GPU_COLUMN_BUDGET = 256 * 2**20
-
-# Into how many parts the batch is cut for the sum over images that gives the weights' gradient.
-WEIGHT_PARTS = 8
 
 
 def conv2d_reference(
@@ -32,10 +25,12 @@ def conv2d_reference(
     padding: Padding,
     dilation: Pair,
     groups: int,
+    relu: bool,
 ) -> None:
     """y[n, f, p, q] = bias[f] + sum over c, i, j of x[n, c, row, col] * weight[f, c, i, j].
 
     Shapes: x (N, C, H, W); weight (F, C/groups, KH, KW); bias (F,) or None; y (N, F, OH, OW), written.
+    Args:   relu: negative results become 0.
     """
     N, _, H, W = x.shape
     F, CG, KH, KW = weight.shape
@@ -53,7 +48,43 @@ def conv2d_reference(
                                 inside = 0 <= row < H and 0 <= col < W
                                 pixel = x[n, first_channel + c, row, col] if inside else 0.0
                                 total = total + pixel * weight[f, c, i, j]
-                    y[n, f, p, q] = total
+                    # Written so that a NaN stays.
+                    y[n, f, p, q] = 0.0 if relu and total < 0 else total
+
+
+def conv2d_backward_reference(
+    dy: Array,
+    x: Array | None,
+    weight: Array | None,
+    mask: Array | None,
+    dx: Array | None,
+    dweight: Array | None,
+    dbias: Array | None,
+    stride: Pair,
+    padding: Padding,
+    dilation: Pair,
+    groups: int,
+) -> None:
+    """The gradients of what is not None among dx, dweight and dbias.
+
+    Shapes: dy (N, F, OH, OW); x (N, C, H, W), needed for dweight; weight (F, C/groups, KH, KW), needed for
+            dx; mask (N, F, OH, OW) or None; dx as x, dweight as weight, dbias (F,), written.
+    Args:   mask: the output, if it went through a ReLU: where it is not above 0, dy counts as 0.
+    """
+    if mask is not None:
+        masked = np.zeros_like(dy)
+        for index in np.ndindex(dy.shape):
+            if mask[index] > 0:
+                masked[index] = dy[index]
+        dy = masked
+    if dx is not None:
+        conv2d_backward_input_reference(dy, weight, dx, stride, padding, dilation, groups)
+    if dweight is not None:
+        conv2d_backward_weight_reference(dy, x, dweight, stride, padding, dilation, groups)
+    if dbias is not None:
+        dbias[...] = 0
+        for n, f, p, q in np.ndindex(dy.shape):
+            dbias[f] += dy[n, f, p, q]
 
 
 def conv2d_backward_input_reference(
@@ -107,10 +138,10 @@ def conv2d_backward_weight_reference(
                     dweight[f, c, i, j] = total
 
 
-# ------------------------------------------------------------------------------------------ by columns
+# ------------------------------------------------------------------------------------------- on the CPU
 
 
-def conv2d_columns(
+def conv2d_fastest(
     x: Array,
     weight: Array,
     bias: Array | None,
@@ -119,151 +150,48 @@ def conv2d_columns(
     padding: Padding,
     dilation: Pair,
     groups: int,
+    relu: bool,
 ) -> None:
-    """weight (G, F/G, K) @ columns (n, G, K, rows*OW), a strip of rows at a time."""
-    N, F, OH, OW = y.shape
-    matrix = weight.reshape(groups, F // groups, -1)
-    target = y.reshape(N, groups, F // groups, OH * OW)  # No -1: N may be 0.
-
-    def work(start: int, stop: int) -> None:
-        for images, rows in _strips(start, stop, x.shape[1], weight.shape, y):
-            columns = _fill(x[images], weight.shape, y.shape, rows, stride, padding, dilation, groups)
-            pixels = slice(rows.start * OW, rows.stop * OW)
-            array_module(x).matmul(matrix, columns, out=target[images, :, :, pixels])
-            if bias is not None:
-                y[images, :, rows] += bias[:, None, None]
-
-    _over_images(y, work)
-
-
-def conv2d_backward_input_columns(
-    dy: Array, weight: Array, dx: Array, stride: Pair, padding: Padding, dilation: Pair, groups: int
-) -> None:
-    """weight.T @ dy gives the gradient of every column; col2im adds them up."""
-    F, _, KH, KW = weight.shape
-    N, _, OH, OW = dy.shape
-    transposed = weight.reshape(groups, F // groups, -1).swapaxes(1, 2)
-    source = dy.reshape(N, groups, F // groups, OH * OW)
-
-    def work(start: int, stop: int) -> None:
-        dx[start:stop] = 0
-        for images, rows in _strips(start, stop, dx.shape[1], weight.shape, dy):
-            pixels = slice(rows.start * OW, rows.stop * OW)
-            part = source[images, :, :, pixels]
-            dcolumns = _temporary("columns", dy, (len(part), groups, transposed.shape[1], part.shape[-1]))
-            array_module(dy).matmul(transposed, part, out=dcolumns)
-            dcolumns = dcolumns.reshape(len(part), dx.shape[1], KH, KW, rows.stop - rows.start, OW)
-            col2im(dcolumns, dx[images], stride, padding, dilation, rows.start)
-
-    _over_images(dy, work)
-
-
-def conv2d_backward_weight_columns(
-    dy: Array, x: Array, dweight: Array, stride: Pair, padding: Padding, dilation: Pair, groups: int
-) -> None:
-    """dy @ columns.T, added up image by image within a part of the batch, and then part by part.
-
-    The parts are the same for any number of threads, and so are the bits of the sum.
-    """
-    N, F, OH, OW = dy.shape
-    parts = min(N, WEIGHT_PARTS)
-    partial = array_module(x).zeros((parts, groups, F // groups, dweight[0].size), dtype=dweight.dtype)
-    source = dy.reshape(N, groups, F // groups, OH * OW)
-
-    def work(first: int, last: int) -> None:
-        for part in range(first, last):
-            start, stop = N * part // parts, N * (part + 1) // parts
-            for images, rows in _strips(start, stop, x.shape[1], dweight.shape, dy):
-                columns = _fill(x[images], dweight.shape, dy.shape, rows, stride, padding, dilation, groups)
-                pixels = slice(rows.start * OW, rows.stop * OW)
-                # One image's product at a time: together they could be far larger than the columns.
-                product = _temporary("product", x, partial.shape[1:])
-                for n in range(len(columns)):
-                    dy_image = source[images.start + n, :, :, pixels]
-                    array_module(x).matmul(dy_image, columns[n].swapaxes(1, 2), out=product)
-                    partial[part] += product
-
-    _over_images(partial, work)
-    total = dweight.reshape(partial.shape[1:])
-    total[...] = 0
-    for part in range(parts):
-        total += partial[part]
-
-
-def _over_images(array: Array, work: Callable[[int, int], None]) -> None:
-    """work(start, stop) over the first axis: on threads of our own on the CPU, at once on a GPU."""
-    if isinstance(array, np.ndarray):
-        with one_blas_thread():
-            for_ranges(len(array), work)
+    """The fastest way for these shapes."""
+    if winograd_is_better(x.dtype, weight.shape, y.shape, stride, dilation, groups):
+        conv2d_winograd(x, weight, bias, y, stride, padding, groups, relu)
+    elif direct_is_better(weight.shape, y.shape, stride):
+        conv2d_direct(x, weight, bias, y, stride, padding, dilation, groups, relu)
     else:
-        work(0, len(array))
+        conv2d_columns(x, weight, bias, y, stride, padding, dilation, groups, relu)
 
 
-def _temporary(name: str, like: Array, shape: tuple[int, ...]) -> Array:
-    """Memory for one strip: the thread's own, used again for the next, on the CPU."""
-    return (
-        scratch(name, shape, like.dtype)
-        if isinstance(like, np.ndarray)
-        else array_module(like).empty(shape, like.dtype)
-    )
-
-
-def _fill(
-    x: Array,
-    weight_shape: tuple[int, ...],
-    y_shape: tuple[int, ...],
-    rows: slice,
+def conv2d_backward_fastest(
+    dy: Array,
+    x: Array | None,
+    weight: Array | None,
+    mask: Array | None,
+    dx: Array | None,
+    dweight: Array | None,
+    dbias: Array | None,
     stride: Pair,
     padding: Padding,
     dilation: Pair,
     groups: int,
-) -> Array:
-    """The columns (n, G, K, rows*OW) of a strip."""
-    N, C = x.shape[:2]
-    KH, KW = weight_shape[2:]
-    height = rows.stop - rows.start
-    columns = _temporary("columns", x, (N, C, KH, KW, height, y_shape[3]))
-    im2col(x, columns, stride, padding, dilation, rows.start)
-    return columns.reshape(N, groups, C // groups * KH * KW, height * y_shape[3])
+) -> None:
+    """The fastest way for these shapes: the one that went forward."""
+    # One of them is there: see Conv2dOp.
+    shape = dweight.shape if weight is None else weight.shape  # type: ignore[union-attr]
+    if winograd_is_better(dy.dtype, shape, dy.shape, stride, dilation, groups):
+        conv2d_backward_winograd(dy, x, weight, mask, dx, dweight, dbias, stride, padding, groups)
+    elif direct_is_better(shape, dy.shape, stride):
+        conv2d_backward_direct(dy, x, weight, mask, dx, dweight, dbias, stride, padding, dilation, groups)
+    else:
+        conv2d_backward_columns(dy, x, weight, mask, dx, dweight, dbias, stride, padding, dilation, groups)
 
 
-def _strips(
-    start: int, stop: int, channels: int, weight_shape: tuple[int, ...], y: Array
-) -> Iterator[tuple[slice, slice]]:
-    """(images, output rows) whose columns fit the budget: several whole images, or strips of one.
-
-    No strip is smaller than one output row of one image, whatever the budget.
-    """
-    KH, KW = weight_shape[2:]
-    OH, OW = y.shape[2:]
-    budget = COLUMN_BUDGET if isinstance(y, np.ndarray) else GPU_COLUMN_BUDGET
-    row_bytes = channels * KH * KW * OW * y.dtype.itemsize
-    if row_bytes * OH <= budget:
-        step = budget // (row_bytes * OH)
-        for n in range(start, stop, step):
-            yield slice(n, min(n + step, stop)), slice(0, OH)
-        return
-    strips = min(OH, -(-OH * row_bytes // budget))
-    for n in range(start, stop):
-        for i in range(strips):
-            yield slice(n, n + 1), slice(OH * i // strips, OH * (i + 1) // strips)
-
-
-# The compiled variants are the same functions: what Numba is for is im2col and col2im inside them.
 conv2d_forward = Kernel(
-    "conv2d_forward", outputs=("y",), reference=conv2d_reference, array=conv2d_columns, numba=conv2d_columns
+    "conv2d_forward", outputs=("y",), reference=conv2d_reference, array=conv2d_columns, numba=conv2d_fastest
 )
-conv2d_backward_input = Kernel(
-    "conv2d_backward_input",
-    outputs=("dx",),
-    reference=conv2d_backward_input_reference,
-    array=conv2d_backward_input_columns,
-    numba=conv2d_backward_input_columns,
-)
-conv2d_backward_weight = Kernel(
-    "conv2d_backward_weight",
-    outputs=("dweight",),
-    reference=conv2d_backward_weight_reference,
-    array=conv2d_backward_weight_columns,
-    numba=conv2d_backward_weight_columns,
+conv2d_backward = Kernel(
+    "conv2d_backward",
+    outputs=("dx", "dweight", "dbias"),
+    reference=conv2d_backward_reference,
+    array=conv2d_backward_columns,
+    numba=conv2d_backward_fastest,
 )

@@ -9,6 +9,8 @@ picture can be done in strips.
 
 from __future__ import annotations
 
+import numpy as np
+
 from minialex.backend import Array, Kernel, jit, per_image
 from minialex.shapes import Padding, Pair
 
@@ -108,9 +110,15 @@ def _overlap(
 def im2col_rows(
     x: Array, columns: Array, stride: Pair, padding: Padding, dilation: Pair, first_row: int
 ) -> None:
-    """A row at a time: where the picture begins and ends is worked out once for all columns of the row."""
+    """A row at a time: where the picture begins and ends is worked out once for all columns of the row.
+
+    Indices within a row are unsigned: for signed ones Numba asks each whether it counts from the end, and the
+    loop is not vectorised. One loop for all strides: with a loop of its own, stride 1 becomes a call of memcpy,
+    which takes longer than it saves for rows as short as these.
+    """
     N, C, H, W = x.shape
     _, _, KH, KW, OH, OW = columns.shape
+    zero, step = x.dtype.type(0), np.uint64(stride[1])
     for n in range(N):
         for c in range(C):
             for i in range(KH):
@@ -118,18 +126,23 @@ def im2col_rows(
                     offset = j * dilation[1] - padding[1][0]
                     start = min(max(0, -(offset // stride[1])), OW)
                     stop = max(start, min(OW, -((offset - W) // stride[1])))
+                    first, count = np.uint64(start), np.uint64(stop - start)
+                    begin, padded = np.uint64(offset + start * stride[1]), stop - start < OW
                     for p in range(OH):
                         row = (first_row + p) * stride[0] - padding[0][0] + i * dilation[0]
+                        target = columns[n, c, i, j, p]
                         if row < 0 or row >= H:
                             for q in range(OW):
-                                columns[n, c, i, j, p, q] = 0.0
+                                target[q] = zero
                             continue
-                        for q in range(start):
-                            columns[n, c, i, j, p, q] = 0.0
-                        for q in range(start, stop):
-                            columns[n, c, i, j, p, q] = x[n, c, row, offset + q * stride[1]]
-                        for q in range(stop, OW):
-                            columns[n, c, i, j, p, q] = 0.0
+                        source = x[n, c, row]
+                        for q in range(count):
+                            target[first + q] = source[begin + q * step]
+                        if padded:
+                            for q in range(start):
+                                target[q] = zero
+                            for q in range(stop, OW):
+                                target[q] = zero
 
 
 def col2im_rows(
@@ -138,6 +151,7 @@ def col2im_rows(
     """The same rows, added back."""
     _, _, H, W = dx.shape
     N, C, KH, KW, OH, OW = columns.shape
+    step = np.uint64(stride[1])
     for n in range(N):
         for c in range(C):
             for i in range(KH):
@@ -145,11 +159,15 @@ def col2im_rows(
                     offset = j * dilation[1] - padding[1][0]
                     start = min(max(0, -(offset // stride[1])), OW)
                     stop = max(start, min(OW, -((offset - W) // stride[1])))
+                    first, count = np.uint64(start), np.uint64(stop - start)
+                    begin = np.uint64(offset + start * stride[1])
                     for p in range(OH):
                         row = (first_row + p) * stride[0] - padding[0][0] + i * dilation[0]
-                        if 0 <= row < H:
-                            for q in range(start, stop):
-                                dx[n, c, row, offset + q * stride[1]] += columns[n, c, i, j, p, q]
+                        if row < 0 or row >= H:
+                            continue
+                        source, target = columns[n, c, i, j, p], dx[n, c, row]
+                        for q in range(count):
+                            target[begin + q * step] += source[first + q]
 
 
 im2col = Kernel(

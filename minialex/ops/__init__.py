@@ -3,8 +3,14 @@
 from minialex.ops.activations import ReluOp, SigmoidOp, TanhOp, relu, sigmoid, tanh
 from minialex.ops.basic import exp, flatten, log, matmul, mean, reshape, sum, transpose
 from minialex.ops.concatenation import ConcatenateOp, concatenate
-from minialex.ops.convolution import Conv2dOp, conv2d
+from minialex.ops.convolution import Conv2dOp, Conv2dReluOp, conv2d, conv2d_relu
 from minialex.ops.fully_connected import LinearOp, linear
+from minialex.ops.fused_pooling import (
+    ReluLrnMaxPool2dOp,
+    ReluMaxPool2dOp,
+    relu_lrn_max_pool2d,
+    relu_max_pool2d,
+)
 from minialex.ops.losses import CrossEntropyOp, cross_entropy
 from minialex.ops.normalization import LocalResponseNormOp, local_response_norm
 from minialex.ops.pooling import (
@@ -23,12 +29,15 @@ __all__ = [
     "AvgPool2dOp",
     "ConcatenateOp",
     "Conv2dOp",
+    "Conv2dReluOp",
     "CrossEntropyOp",
     "DropoutOp",
     "LinearOp",
     "LocalResponseNormOp",
     "LogSoftmaxOp",
     "MaxPool2dOp",
+    "ReluLrnMaxPool2dOp",
+    "ReluMaxPool2dOp",
     "ReluOp",
     "SigmoidOp",
     "SoftmaxOp",
@@ -37,6 +46,7 @@ __all__ = [
     "avg_pool2d",
     "concatenate",
     "conv2d",
+    "conv2d_relu",
     "cross_entropy",
     "dropout",
     "exp",
@@ -49,6 +59,8 @@ __all__ = [
     "max_pool2d",
     "mean",
     "relu",
+    "relu_lrn_max_pool2d",
+    "relu_max_pool2d",
     "reshape",
     "sigmoid",
     "softmax",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from minialex.backend import Array, Kernel, array_module
+from minialex.backend import Array, Kernel, empty
 from minialex.cost import Cost
 from minialex.kernels.activations import (
     relu_backward,
@@ -31,14 +31,14 @@ class _ActivationOp(Op):
         return Cost.of(self.flops_per_element * numel(x), x, x, itemsize=itemsize)
 
     def forward(self, x: Array) -> Array:
-        y = array_module(x).empty(x.shape, dtype=x.dtype)
+        y = empty(x.shape, x)
         self.kernels[0](x.reshape(-1), y.reshape(-1))
         self.save(y)
         return y
 
     def backward(self, dy: Array) -> Gradients:
         (y,) = self.saved
-        dx = array_module(dy).empty(dy.shape, dtype=dy.dtype)
+        dx = empty(dy.shape, dy)
         self.kernels[1](dy.reshape(-1), y.reshape(-1), dx.reshape(-1))
         return (dx,)
 

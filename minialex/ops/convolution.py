@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from minialex.backend import Array, array_module
+from typing import ClassVar
+
+from minialex.backend import Array, empty
 from minialex.cost import Cost
-from minialex.kernels.convolution import conv2d_backward_input, conv2d_backward_weight, conv2d_forward
+from minialex.kernels.convolution import conv2d_backward, conv2d_forward
 from minialex.shapes import (
     IntOrPair,
+    Padding,
     PaddingLike,
+    Pair,
     Shape,
     ShapeError,
     as_int,
@@ -34,6 +38,8 @@ class Conv2dOp(Op):
     Raises: ShapeError if channels, groups or bias do not fit, or no window fits into the picture.
     Source: LeCun et al. 1989; groups: Krizhevsky, Sutskever, Hinton 2012, section 3.2.
     """
+
+    relu: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -79,26 +85,41 @@ class Conv2dOp(Op):
         return Cost.of(2 * numel(y) * numel(weight[1:]), x, weight, bias or (0,), y, itemsize=itemsize)
 
     def forward(self, x: Array, weight: Array, bias: Array | None = None) -> Array:
-        self.save(x if self.needs[1] else None, weight if self.needs[0] else None)
         output = self.shape(x.shape, weight.shape, bias.shape if bias is not None else None)
-        y = array_module(x).empty(output, dtype=x.dtype)
-        conv2d_forward(x, weight, bias, y, self.stride, self.padding, self.dilation, self.groups)
+        y = empty(output, x)
+        conv2d_forward(x, weight, bias, y, *self._geometry(), self.relu)
+        mask = y if self.relu else None
+        self.save(x if self.needs[1] else None, weight if self.needs[0] else None, mask)
         return y
 
     def backward(self, dy: Array) -> Gradients:
-        x, weight = self.saved
-        empty = array_module(dy).empty
-        geometry = (self.stride, self.padding, self.dilation, self.groups)
-        dx = dweight = None
-        if self.needs[0]:
-            dx = empty(self.input_shapes[0], dtype=dy.dtype)
-            conv2d_backward_input(dy, weight, dx, *geometry)
-        if self.needs[1]:
-            dweight = empty(self.input_shapes[1], dtype=dy.dtype)
-            conv2d_backward_weight(dy, x, dweight, *geometry)
-        if len(self.needs) < 3:
-            return dx, dweight
-        return dx, dweight, dy.sum(axis=(0, 2, 3)) if self.needs[2] else None
+        x, weight, mask = self.saved
+        gradients = tuple(
+            empty(shape, dy) if needed else None
+            for shape, needed in zip(self.input_shapes, self.needs, strict=True)
+        )
+        dx, dweight, dbias = (*gradients, None)[:3]
+        if dx is None and dweight is None:  # A bias alone has no use for the convolution.
+            dy = dy if mask is None else dy * (mask > 0)
+            return (None, None, dy.sum(axis=(0, 2, 3)))
+        conv2d_backward(dy, x, weight, mask, dx, dweight, dbias, *self._geometry())
+        return gradients
+
+    def _geometry(self) -> tuple[Pair, Padding, Pair, int]:
+        return self.stride, self.padding, self.dilation, self.groups
+
+
+class Conv2dReluOp(Conv2dOp):
+    """relu(conv2d(...)) in one pass: the bias and the ReLU are applied while the pixels are at hand.
+
+    Shapes, Args, Raises: as Conv2dOp. What is kept for the ReLU's gradient is the output.
+    """
+
+    relu = True
+
+    def cost(self, x: Shape, weight: Shape, bias: Shape | None = None, itemsize: int = 4) -> Cost:
+        convolution = super().cost(x, weight, bias, itemsize=itemsize)
+        return Cost(convolution.flops + numel(self.shape(x, weight, bias)), convolution.bytes)
 
 
 def conv2d(
@@ -116,3 +137,17 @@ def conv2d(
     """
     inputs = [as_tensor(x), as_tensor(weight)] + ([] if bias is None else [as_tensor(bias)])
     return Conv2dOp(stride, padding, dilation, groups)(*inputs)
+
+
+def conv2d_relu(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: IntOrPair = 1,
+    padding: PaddingLike = 0,
+    dilation: IntOrPair = 1,
+    groups: int = 1,
+) -> Tensor:
+    """relu(conv2d(...)), as one operation; see Conv2dOp and Conv2dReluOp."""
+    inputs = [as_tensor(x), as_tensor(weight)] + ([] if bias is None else [as_tensor(bias)])
+    return Conv2dReluOp(stride, padding, dilation, groups)(*inputs)

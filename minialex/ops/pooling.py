@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 
 from minialex.backend import Array, array_module
@@ -96,18 +98,24 @@ class MaxPool2dOp(_WindowOp):
     Source: overlapping pooling: Krizhevsky, Sutskever, Hinton 2012, section 3.4.
     """
 
+    rectify: ClassVar[bool] = False
+
     def cost(self, x: Shape, itemsize: int = 4) -> Cost:
         return Cost.of(_window_cells(x, *self.bounds(x, False)), x, self.shape(x), itemsize=itemsize)
 
     def forward(self, x: Array) -> Array:
-        output = self.shape(x.shape)
-        cells = self.kernel_size[0] * self.kernel_size[1]
-        dtype = np.uint8 if cells <= 2**8 else np.uint16 if cells <= 2**16 else np.uint32
-        xp = array_module(x)
-        y, argmax = xp.empty(output, dtype=x.dtype), xp.empty(output, dtype=dtype)
-        max_pool2d_forward(x, y, argmax, self.kernel_size, self.stride, self.padding)
+        y, argmax = self.outputs(x)
+        max_pool2d_forward(x, y, argmax, self.kernel_size, self.stride, self.padding, self.rectify)
         self.save(argmax)
         return y
+
+    def outputs(self, x: Array) -> tuple[Array, Array]:
+        """Empty arrays for y and for the winners' cells."""
+        output, xp = self.shape(x.shape), array_module(x)
+        # With ReLU there is one number more, for a window without a winner.
+        numbers = self.kernel_size[0] * self.kernel_size[1] + self.rectify
+        dtype = np.uint8 if numbers <= 2**8 else np.uint16 if numbers <= 2**16 else np.uint32
+        return xp.empty(output, dtype=x.dtype), xp.empty(output, dtype=dtype)
 
     def backward(self, dy: Array) -> Gradients:
         (argmax,) = self.saved

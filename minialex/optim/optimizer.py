@@ -74,17 +74,19 @@ class Optimizer:
             if param.grad is not None:
                 self._check_gradient(index, param.data, param.grad)
         self.step_count += 1
-        for index, param in enumerate(self.params):
-            if param.grad is None:
-                continue
-            self._updates[index] += 1
-            # Kernels want flat contiguous memory. For a contiguous array that is the array itself.
-            weight = _flat(param.data)
-            with np.errstate(all="ignore"):  # NaN and infinity travel on, as in the ops.
-                self._update(index, weight, _flat(param.grad))
-            if not array_module(weight).may_share_memory(weight, param.data):
-                param.data[...] = weight.reshape(param.shape)
-            param.bump_version()
+        with np.errstate(all="ignore"):  # NaN and infinity travel on, as in the ops.
+            for index, param in enumerate(self.params):
+                if param.grad is not None:
+                    self._updates[index] += 1
+                    self._step_one(index, param.data, param.grad)
+                    param.bump_version()
+
+    def _step_one(self, index: int, data: Array, grad: Array) -> None:
+        """Kernels want flat contiguous memory. For a contiguous array that is the array itself."""
+        weight = _flat(data)
+        self._update(index, weight, _flat(grad))
+        if not data.flags.c_contiguous:
+            data[...] = weight.reshape(data.shape)
 
     def _check_gradient(self, index: int, weight: Array, grad: Array) -> None:
         place = f"{type(self).__name__}: the gradient of parameter {index}"
@@ -104,7 +106,8 @@ class Optimizer:
         buffer = self._memory[index].get(name)
         if buffer is None:
             buffer = array_module(weight).zeros_like(weight)
-        else:  # The model may have been moved or converted after the first step.
+        elif buffer.dtype != weight.dtype or device_of(buffer) != device_of(weight):
+            # The model was moved or converted after the first step.
             buffer = to_device(buffer, device_of(weight)).astype(weight.dtype, copy=False)
         self._memory[index][name] = buffer
         return buffer
@@ -200,6 +203,8 @@ def _count(name: str, value: Any) -> int:
 
 
 def _flat(array: Array) -> Array:
+    if array.flags.c_contiguous:
+        return array.reshape(-1)
     return array_module(array).ascontiguousarray(array).reshape(-1)
 
 

@@ -149,7 +149,8 @@ class Op:
             self._record(inputs, output)
         else:
             self._saved = ()
-        notify(Event("forward", self, inputs, (output,), seconds))
+        if _observers.get():
+            notify(Event("forward", self, inputs, (output,), seconds))
         return output
 
     def _begin(self, inputs: tuple[Tensor, ...]) -> None:
@@ -167,15 +168,16 @@ class Op:
         self.needs = tuple(recording and t.requires_grad for t in inputs)
 
     def _check_dtypes(self, inputs: tuple[Tensor, ...]) -> None:
-        dtypes = list(dict.fromkeys(str(t.dtype) for t in inputs))
-        if len(dtypes) > 1:
+        first = inputs[0].dtype
+        if any(t.dtype != first for t in inputs):
+            dtypes = dict.fromkeys(str(t.dtype) for t in inputs)
             raise DTypeError(
                 f"{self.name}: inputs have dtypes {' and '.join(dtypes)}, expected one; "
                 "convert the data, as in mx.Tensor(x.astype('float32'))"
             )
-        if not self.takes_integers and inputs[0].dtype.kind != "f":
+        if not self.takes_integers and first.kind != "f":
             raise DTypeError(
-                f"{self.name}: expected floating values, got {dtypes[0]}; "
+                f"{self.name}: expected floating values, got {first}; "
                 "convert the data, as in mx.Tensor(x.astype('float32'))"
             )
 
@@ -185,10 +187,11 @@ class Op:
         output.op = self
         versions = {}
         for array in self._saved:
+            if not hasattr(array, "strides"):  # Not an array: None, or a number.
+                continue
+            may_share = array_module(array).may_share_memory
             for tensor in (*inputs, output):
-                if array is tensor.data or (
-                    hasattr(array, "strides") and array_module(array).may_share_memory(array, tensor.data)
-                ):
+                if array is tensor.data or may_share(array, tensor.data):
                     versions[id(tensor.version)] = (tensor.version, tensor.version.count)
         self._versions = tuple(versions.values())
 
@@ -237,8 +240,6 @@ def observe(callback: Callable[[Event], None]) -> Iterator[None]:
 def notify(event: Event) -> None:
     """Tell every observer, outermost first."""
     callbacks = _observers.get()
-    if not callbacks:
-        return
     token = _observers.set(())  # What an observer itself computes is not observed.
     try:
         for callback in callbacks:
@@ -317,7 +318,8 @@ def _call_backward(op: Op, dy: Array) -> Gradients:
             )
         elif dinput.dtype != dy.dtype:
             raise DTypeError(f"{op.name}: backward gave {dinput.dtype} for input {i}, expected {dy.dtype}")
-    notify(Event("backward", op, (dy,), dinputs, seconds))
+    if _observers.get():
+        notify(Event("backward", op, (dy,), dinputs, seconds))
     return dinputs
 
 

@@ -19,12 +19,15 @@ from minialex.ops import (
     AvgPool2dOp,
     ConcatenateOp,
     Conv2dOp,
+    Conv2dReluOp,
     CrossEntropyOp,
     DropoutOp,
     LinearOp,
     LocalResponseNormOp,
     LogSoftmaxOp,
     MaxPool2dOp,
+    ReluLrnMaxPool2dOp,
+    ReluMaxPool2dOp,
     ReluOp,
     SigmoidOp,
     SoftmaxOp,
@@ -278,33 +281,37 @@ def _convolutions() -> list[Case]:
     )
     return [
         Case(
-            Conv2dOp,
+            op,
             (grid(*x), grid(*weight, item=1), *([grid(weight[0], item=2)] if bias else [])),
             params,
-            references.conv2d,
+            reference,
             () if params else bad,
         )
+        for op, reference in ((Conv2dOp, references.conv2d), (Conv2dReluOp, references.conv2d_relu))
         for x, weight, bias, params in geometries
     ]
 
 
+# How windows of pooling lie on a picture: its shape, and the parameters.
+WINDOWS: tuple[tuple[Shape, dict[str, Any]], ...] = (
+    ((2, 2, 4, 4), {"kernel_size": 2}),
+    ((2, 2, 7, 7), {"kernel_size": 3, "stride": 2}),  # Overlapping, as in the paper.
+    ((1, 2, 6, 8), {"kernel_size": (3, 2), "stride": (2, 3)}),
+    ((1, 1, 5, 6), {"kernel_size": 3, "stride": 2, "padding": 1}),
+    ((1, 2, 5, 5), {"kernel_size": (4, 3), "stride": 2, "padding": ((1, 2), (0, 1))}),
+    ((1, 2, 6, 7), {"kernel_size": 3, "stride": 2, "ceil_mode": True}),
+    # The last window would start in the far padding, and is dropped.
+    ((1, 1, 3, 4), {"kernel_size": 2, "stride": 2, "padding": 1, "ceil_mode": True}),
+    ((1, 1, 4, 6), {"kernel_size": (2, 3), "stride": 4, "padding": ((0, 1), (1, 1)), "ceil_mode": True}),
+    ((1, 3, 3, 3), {"kernel_size": 3, "stride": 1}),
+    ((1, 1, 1, 1), {"kernel_size": 1}),
+)
+BAD_PICTURES: tuple[tuple[Shape, ...], ...] = (((2, 4, 4),), ((1, 1, 0, 4),))
+
+
 def _poolings() -> list[Case]:
-    geometries: list[tuple[Shape, dict[str, Any]]] = [
-        ((2, 2, 4, 4), {"kernel_size": 2}),
-        ((2, 2, 7, 7), {"kernel_size": 3, "stride": 2}),  # Overlapping, as in the paper.
-        ((1, 2, 6, 8), {"kernel_size": (3, 2), "stride": (2, 3)}),
-        ((1, 1, 5, 6), {"kernel_size": 3, "stride": 2, "padding": 1}),
-        ((1, 2, 5, 5), {"kernel_size": (4, 3), "stride": 2, "padding": ((1, 2), (0, 1))}),
-        ((1, 2, 6, 7), {"kernel_size": 3, "stride": 2, "ceil_mode": True}),
-        # The last window would start in the far padding, and is dropped.
-        ((1, 1, 3, 4), {"kernel_size": 2, "stride": 2, "padding": 1, "ceil_mode": True}),
-        ((1, 1, 4, 6), {"kernel_size": (2, 3), "stride": 4, "padding": ((0, 1), (1, 1)), "ceil_mode": True}),
-        ((1, 3, 3, 3), {"kernel_size": 3, "stride": 1}),
-        ((1, 1, 1, 1), {"kernel_size": 1}),
-    ]
-    bad = (((2, 4, 4),), ((1, 1, 0, 4),))
-    rows = []
-    for shape, params in geometries:
+    rows, bad = [], BAD_PICTURES
+    for shape, params in WINDOWS:
         rows.append(Case(MaxPool2dOp, (grid(*shape),), params, references.max_pool2d, bad))
         rows.append(Case(AvgPool2dOp, (grid(*shape),), params, references.avg_pool2d, bad))
         # Padding with zeros would win over every pixel.
@@ -334,6 +341,27 @@ def _normalisations() -> list[Case]:
     return rows
 
 
+def _fused_poolings() -> list[Case]:
+    rows, bad = [], BAD_PICTURES
+    for number, (shape, params) in enumerate(WINDOWS):
+        dialect, size = (("paper", 3), ("torch", 4), ("paper", 5), ("torch", 2))[number % 4]
+        norm = {"size": size, "alpha": 1.0, "beta": 0.75, "k": 2.0, "dialect": dialect}
+        # Half of the pixels are below zero, so that some windows have nothing left; and all of them are.
+        for x in (grid(*shape), -positive(*shape)):
+            rows.append(Case(ReluMaxPool2dOp, (x,), params, references.relu_max_pool2d, bad))
+        both = {**norm, **params}
+        rows.append(Case(ReluLrnMaxPool2dOp, (grid(*shape),), both, references.relu_lrn_max_pool2d, bad))
+    # With ReLU, 256 cells need 257 numbers. The windows above see nothing above zero, those below do.
+    rising = np.sort(grid(17 * 17)).reshape(1, 1, 17, 17) - 137 * 4 / 17**2
+    wide = {"kernel_size": 16, "stride": 1}
+    rows.append(Case(ReluMaxPool2dOp, (rising,), wide, references.relu_max_pool2d))
+    for dialect in ("paper", "torch"):
+        both = {"size": 4, "alpha": 0.5, "beta": 1.1, "k": 1.5, "dialect": dialect, "kernel_size": 2}
+        x = grid(2, 7, 4, 4, item=5)
+        rows.append(Case(ReluLrnMaxPool2dOp, (x,), both, references.relu_lrn_max_pool2d))
+    return rows
+
+
 CASES: list[Case] = [
     *_symbols(),
     *_matmul(),
@@ -347,4 +375,5 @@ CASES: list[Case] = [
     *_convolutions(),
     *_poolings(),
     *_normalisations(),
+    *_fused_poolings(),
 ]

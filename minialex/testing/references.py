@@ -24,6 +24,7 @@ from minialex.kernels import (
 from minialex.kernels import cross_entropy as cross_entropy_kernels
 from minialex.kernels import dropout as dropout_kernels
 from minialex.kernels import softmax as softmax_kernels
+from minialex.testing.counting import Counted
 
 Reference = Callable[..., Array]
 
@@ -279,12 +280,22 @@ def conv2d(
     windows = [dilations[i] * (weight.shape[2 + i] - 1) + 1 for i in range(2)]
     sizes = [_positions_of_window(x.shape[2 + i], windows[i], strides[i], pads[i]) for i in range(2)]
     y = empty((x.shape[0], weight.shape[0], *sizes), x, weight)
-    loops_of(convolution.conv2d_forward)(x, weight, bias, y, strides, pads, dilations, groups)
+    loops_of(convolution.conv2d_forward)(x, weight, bias, y, strides, pads, dilations, groups, False)
     return y
 
 
+def conv2d_relu(x: Array, weight: Array, bias: Array | None = None, **geometry: Any) -> Array:
+    """One after the other."""
+    return relu(conv2d(x, weight, bias, **geometry))
+
+
 def max_pool2d(
-    x: Array, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False
+    x: Array,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    rectify: bool = False,
 ) -> Array:
     """By the kernel's loops."""
     kernels, pads = _two(kernel_size), _pads(padding)
@@ -293,8 +304,26 @@ def max_pool2d(
         _positions_of_window(x.shape[2 + i], kernels[i], strides[i], pads[i], ceil_mode) for i in range(2)
     ]
     y = empty((*x.shape[:2], *sizes), x)
-    loops_of(max_pooling.max_pool2d_forward)(x, y, np.empty(y.shape, int), kernels, strides, pads)
+    winners = np.empty(y.shape, int)
+    loops_of(max_pooling.max_pool2d_forward)(x, y, winners, kernels, strides, pads, rectify)
     return y
+
+
+def relu_max_pool2d(x: Array, **geometry: Any) -> Array:
+    """By the kernel's loops: ReLU of the largest is the largest of what ReLU gives."""
+    return max_pool2d(x, **geometry, rectify=True)
+
+
+def relu_lrn_max_pool2d(
+    x: Array, size: int, alpha: float, beta: float, k: float, *, dialect: str, **geometry: Any
+) -> Array:
+    """One after another. The zeros that ReLU leaves go on counting, if the elements of x do."""
+    first = x.reshape(-1)[0]
+    zero = Counted(0.0, first.tally) if isinstance(first, Counted) else 0.0
+    rectified = empty(x.shape, x)
+    for place in np.ndindex(x.shape):
+        rectified[place] = zero if x[place] <= 0 else x[place]
+    return max_pool2d(lrn(rectified, size, alpha, beta, k, dialect=dialect), **geometry)
 
 
 def avg_pool2d(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info
 
-from minialex.backend import for_ranges, num_threads, per_image
+from minialex.backend import for_ranges, num_threads, one_blas_thread, per_image
 
 
 @pytest.mark.parametrize("threads", ["1", "2", "3", "7"])
@@ -62,3 +64,67 @@ def test_per_image_cuts_the_arrays_and_leaves_the_rest(monkeypatch: pytest.Monke
 
     per_image(scale, 2)(np.arange(5.0), y, 3.0)  # type: ignore[arg-type]
     np.testing.assert_array_equal(y, 3.0 * np.arange(5.0))
+
+
+def test_small_work_stays_on_the_callers_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINIALEX_NUM_THREADS", "4")
+    parts: list[tuple[int, int, int]] = []
+    for_ranges(10, lambda start, stop: parts.append((start, stop, threading.get_ident())), smallest=6)
+    assert parts == [(0, 10, threading.get_ident())]
+    parts.clear()
+    for_ranges(13, lambda start, stop: parts.append((start, stop, threading.get_ident())), smallest=6)
+    assert sorted(part[:2] for part in parts) == [(0, 6), (6, 13)]
+    assert len({part[2] for part in parts}) == 2
+
+
+def test_threads_serve_again_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINIALEX_NUM_THREADS", "2")
+    before = threading.active_count()
+    for _ in range(5):
+        with pytest.raises(ZeroDivisionError):
+            for_ranges(2, lambda start, stop: 1 // (1 - start))
+    touched = np.zeros(2, int)
+    for_ranges(2, lambda start, stop: touched.__setitem__(slice(start, stop), 1))
+    assert touched.all()
+    assert threading.active_count() <= before + 1
+
+
+def test_callers_on_several_threads_do_not_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINIALEX_NUM_THREADS", "2")
+    barrier = threading.Barrier(4, timeout=30)  # Two callers with two parts each, all at once.
+    callers = [
+        threading.Thread(target=for_ranges, args=(2, lambda start, stop: barrier.wait())) for _ in range(2)
+    ]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join(30)
+    assert not barrier.broken
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_has_threads_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINIALEX_NUM_THREADS", "2")
+    for_ranges(2, lambda start, stop: None)
+    child = os.fork()
+    if child == 0:
+        done = []
+        for_ranges(2, lambda start, stop: done.append(start))
+        os._exit(0 if sorted(done) == [0, 1] else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_blas_is_held_to_one_thread_inside_and_restored_outside() -> None:
+    def threads() -> list[int]:
+        return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+
+    before = threads()
+    with one_blas_thread():
+        with one_blas_thread():
+            assert set(threads()) <= {1}
+        assert set(threads()) <= {1}
+    assert threads() == before
+    with pytest.raises(RuntimeError), one_blas_thread():
+        raise RuntimeError
+    assert threads() == before

@@ -125,9 +125,12 @@ def test_a_mask_is_the_same_for_both_dtypes_and_repeats(variant: str) -> None:
 
 
 def threaded_ops() -> Iterator[tuple[Op, list[np.ndarray]]]:
-    x = grid(5, 4, 9, 8).astype(np.float32)
+    """Work that is worth threads: what is small stays on one."""
+    x = grid(5, 4, 130, 128).astype(np.float32)
     weight, bias = grid(6, 2, 3, 2, item=1).astype(np.float32), grid(6, item=2).astype(np.float32)
     yield Conv2dOp(stride=2, padding=1, groups=2), [x, weight, bias]
+    fives = grid(6, 2, 5, 5, item=3).astype(np.float32)  # Done straight from the pixels.
+    yield Conv2dOp(padding=2, groups=2), [np.ascontiguousarray(x[..., :40, :44]), fives, bias]
     yield MaxPool2dOp(3, 2, 1), [x]
     yield AvgPool2dOp(3, 2, 1), [x]
     yield LocalResponseNormOp(5, 1.0, dialect="paper"), [x]
@@ -152,13 +155,13 @@ def test_bits_do_not_depend_on_the_number_of_threads(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_convolution_in_chunks_of_any_size(budget: int, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Strips of rows, single images, several images: the column budget changes no value."""
-    from minialex.kernels import convolution
+    from minialex.kernels import column_convolution
 
     arrays = [a.astype(dtype) for a in (grid(5, 4, 7, 6), grid(6, 2, 3, 2, item=1), grid(6, item=2))]
     geometry = {"stride": (1, 2), "padding": ((1, 0), (2, 1)), "dilation": (2, 1), "groups": 2}
     with use_variant("reference"):
         wanted = run(Conv2dOp(**geometry), *arrays)  # type: ignore[arg-type]
-    monkeypatch.setattr(convolution, "COLUMN_BUDGET", budget)
+    monkeypatch.setattr(column_convolution, "COLUMN_BUDGET", budget)
     for variant in ("array", "numba"):
         with use_variant(variant):
             results = run(Conv2dOp(**geometry), *arrays)  # type: ignore[arg-type]

@@ -9,29 +9,41 @@ import numpy as np
 from minialex.backend import Array
 from minialex.kernels import average_pooling, convolution, im2col, max_pooling
 from minialex.kernels import local_response_norm as lrn_kernels
-from minialex.ops import AdaptiveAvgPool2dOp, AvgPool2dOp, Conv2dOp, LocalResponseNormOp, MaxPool2dOp
+from minialex.ops import (
+    AdaptiveAvgPool2dOp,
+    AvgPool2dOp,
+    Conv2dOp,
+    Conv2dReluOp,
+    LocalResponseNormOp,
+    MaxPool2dOp,
+)
 from minialex.tensor import Gradients, Op
 from minialex.testing.mutants.planting import wrong_kernel, wrong_method
 
 
-@wrong_kernel(Conv2dOp, convolution.conv2d_backward_input, "conv2d's dx with the kernel flipped")
-def _flipped(right: Any, dy: Array, weight: Array, dx: Array, *geometry: Any) -> None:
-    right(dy, weight[:, :, ::-1, ::-1], dx, *geometry)
+@wrong_kernel(Conv2dOp, convolution.conv2d_backward, "conv2d's dx with the kernel flipped")
+def _flipped(right: Any, dy: Array, x: Array, weight: Array, *rest: Any) -> None:
+    right(dy, x, weight[:, :, ::-1, ::-1], *rest)
 
 
-@wrong_kernel(Conv2dOp, convolution.conv2d_backward_weight, "conv2d's dweight with height and width swapped")
-def _swapped(right: Any, dy: Array, x: Array, dweight: Array, *geometry: Any) -> None:
-    right(dy, x, dweight, *geometry)
-    if dweight.shape[2] != dweight.shape[3]:
+@wrong_kernel(Conv2dOp, convolution.conv2d_backward, "conv2d's dweight with height and width swapped")
+def _swapped(
+    right: Any, dy: Array, x: Array, weight: Array, mask: Any, dx: Any, dweight: Any, *rest: Any
+) -> None:
+    right(dy, x, weight, mask, dx, dweight, *rest)
+    if dweight is not None and dweight.shape[2] != dweight.shape[3]:
         dweight[...] = dweight.swapaxes(2, 3).reshape(dweight.shape)
 
 
-@wrong_kernel(Conv2dOp, convolution.conv2d_backward_input, "conv2d's dx with the padding off by one")
-def _padding_off(
-    right: Any, dy: Array, weight: Array, dx: Array, stride: Any, padding: Any, dilation: Any, groups: int
-) -> None:
-    (top, bottom), horizontal = padding
-    right(dy, weight, dx, stride, ((top + 1, bottom), horizontal), dilation, groups)
+@wrong_kernel(Conv2dOp, convolution.conv2d_backward, "conv2d's gradients with the padding off by one")
+def _padding_off(right: Any, *args: Any) -> None:
+    (top, bottom), horizontal = args[8]
+    right(*args[:8], ((top + 1, bottom), horizontal), *args[9:])
+
+
+@wrong_kernel(Conv2dReluOp, convolution.conv2d_backward, "conv2d_relu's gradient ignores the ReLU")
+def _no_mask(right: Any, dy: Array, x: Array, weight: Array, mask: Any, *rest: Any) -> None:
+    right(dy, x, weight, None, *rest)
 
 
 @wrong_kernel(Conv2dOp, convolution.conv2d_forward, "conv2d with the padding's sides swapped")
@@ -41,11 +53,9 @@ def _sides_swapped(
     right(x, weight, bias, y, stride, (padding[0][::-1], padding[1][::-1]), *rest)
 
 
-@wrong_kernel(Conv2dOp, convolution.conv2d_backward_weight, "conv2d's dweight ignores the dilation")
-def _no_dilation(
-    right: Any, dy: Array, x: Array, dweight: Array, stride: Any, padding: Any, dilation: Any, groups: int
-) -> None:
-    right(dy, x, dweight, stride, padding, (1, 1), groups)
+@wrong_kernel(Conv2dOp, convolution.conv2d_backward, "conv2d's gradients ignore the dilation")
+def _no_dilation(right: Any, *args: Any) -> None:
+    right(*args[:9], (1, 1), args[10])
 
 
 @wrong_kernel(Conv2dOp, im2col.col2im, "col2im assigns where overlapping windows must add up")
@@ -78,26 +88,22 @@ def _pool_assigns(
 
 @wrong_kernel(MaxPool2dOp, max_pooling.max_pool2d_forward, "max_pool2d pads with zeros")
 def _zero_padding(
-    right: Any, x: Array, y: Array, argmax: Array, kernel_size: Any, stride: Any, padding: Any
+    right: Any, x: Array, y: Array, argmax: Array, kernel_size: Any, stride: Any, padding: Any, *rest: Any
 ) -> None:
-    right(x, y, argmax, kernel_size, stride, padding)
+    right(x, y, argmax, kernel_size, stride, padding, *rest)
     if any(sum(sides) for sides in padding):
         y[...] = np.maximum(y, 0)
 
 
 @wrong_kernel(MaxPool2dOp, max_pooling.max_pool2d_forward, "max_pool2d keeps the winner of the window before")
-def _stale_argmax(
-    right: Any, x: Array, y: Array, argmax: Array, kernel_size: Any, stride: Any, padding: Any
-) -> None:
-    right(x, y, argmax, kernel_size, stride, padding)
+def _stale_argmax(right: Any, x: Array, y: Array, argmax: Array, *rest: Any) -> None:
+    right(x, y, argmax, *rest)
     argmax[...] = np.roll(argmax, 1, axis=3)
 
 
 @wrong_kernel(MaxPool2dOp, max_pooling.max_pool2d_forward, "max_pool2d keeps winners in a byte for 289 cells")
-def _narrow_argmax(
-    right: Any, x: Array, y: Array, argmax: Array, kernel_size: Any, stride: Any, padding: Any
-) -> None:
-    right(x, y, argmax, kernel_size, stride, padding)
+def _narrow_argmax(right: Any, x: Array, y: Array, argmax: Array, *rest: Any) -> None:
+    right(x, y, argmax, *rest)
     argmax[...] = argmax.astype(np.uint8)
 
 

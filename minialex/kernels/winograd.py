@@ -1,0 +1,272 @@
+"""Convolution with fewer multiplications, after Winograd.
+
+A picture is cut into overlapping tiles of n x n pixels that give m x m outputs each, n = m + KH - 1. Where
+im2col multiplies each output's window with the filter, here pixels and filter are first mapped to n x n
+points, where a convolution is one multiplication a point, summed over the channels:
+
+    y tile = A.T @ (sum over c of (G @ weight[f, c] @ G.T) * (B.T @ x tile[c] @ B)) @ A
+
+With m = 4 a 3 x 3 filter costs 36 multiplications for 16 outputs instead of 144. The sums over channels are
+one matrix product for each of the n x n points, and the gradients are the same maps, transposed.
+
+Rounding errors are about four times those of the direct sum, with the points chosen here (float32, root mean
+square; the tests hold them to it), and a NaN or an infinity spreads over its tile. So it is for float32 only,
+gradient checks run without it, and `use_winograd(False)` or MINIALEX_WINOGRAD=0 turns it off.
+
+Source: Winograd 1980; Lavin, Gray 2016, "Fast algorithms for convolutional neural networks"; the choice of
+points: Barabasz et al. 2020, "Error analysis and improving the accuracy of Winograd convolution".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from minialex.backend import Array, for_ranges, matmul, one_blas_thread, scratch, winograd_enabled
+from minialex.kernels.winograd_tiles import pictures_from_tiles, tiles_from_pictures
+from minialex.shapes import Padding, Pair
+
+# Outputs of a tile, along each axis, for a filter of so many pixels. Larger tiles save more and round worse.
+OUTPUTS = {3: 4, 5: 3}
+
+# Where the polynomials behind the transforms are evaluated, besides infinity; by the tile's size n.
+POINTS = {6: (0, 1, -1, Fraction(1, 2), -2), 7: (0, 1, -1, 2, -2, Fraction(1, 2))}
+
+# Bytes of the tiles, before and after the product, that are made at a time.
+TILE_BUDGET = 32 * 2**20
+
+# It must save at least this part of the multiplications, on at least so many channels and filters: the maps
+# cost as much for a few channels as for many.
+WORTH_SAVING = 0.4
+WORTH_CHANNELS = 16
+
+
+@lru_cache
+def winograd_matrices(outputs: int, kernel: int) -> tuple[Array, Array, Array]:
+    """(A.T (m, n), G (n, r), B.T (n, n)) for m outputs of an r-tap filter, float64, worked out exactly.
+
+    The product of two polynomials is fixed by its values at n points: evaluate both (A and G), multiply,
+    interpolate. A filter slides where a product carries, so its algorithm is the transposed one: B.T is
+    the interpolation's transpose, scaled to whole numbers; G takes the scale back.
+    """
+    n = outputs + kernel - 1
+    points = [Fraction(point) for point in POINTS[n]]
+    A, G, values = (_powers(points, count) for count in (outputs, kernel, n))
+    B_transposed = np.linalg.inv(values.astype(np.float64)).T
+    exact = np.array([[Fraction(v).limit_denominator(10**6) for v in row] for row in B_transposed])
+    # The inverse was taken in floating point; the product says whether its fractions are the right ones.
+    assert (values @ exact.T == np.eye(n, dtype=int)).all()
+    scale = np.array([[np.lcm.reduce([v.denominator for v in row])] for row in exact], dtype=object)
+    return A.T.astype(np.float64), (G / scale).astype(np.float64), (exact * scale).astype(np.float64)
+
+
+def _powers(points: list[Fraction], count: int) -> Array:
+    """Row p: the powers 0 to count - 1 of point p. At infinity only the highest counts."""
+    rows = [[point**power for power in range(count)] for point in points]
+    return np.array([*rows, [Fraction(0)] * (count - 1) + [Fraction(1)]])
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How one convolution is cut: S x S pixels are a block, the filter KB x KB blocks, a tile n x n."""
+
+    block: int
+    kernel: int  # In blocks.
+    outputs: int  # Of a tile, along each axis.
+    tiles: Pair  # Rows and columns of tiles.
+    origin: Pair  # Padding at the top and on the left, pixels.
+    channels: int  # Of a block, in one group.
+    filters: int  # In one group.
+    groups: int
+
+    @property
+    def points(self) -> int:
+        return (self.outputs + self.kernel - 1) ** 2
+
+    def matrices(self, dtype: np.dtype) -> tuple[Array, Array, Array]:
+        return tuple(matrix.astype(dtype) for matrix in winograd_matrices(self.outputs, self.kernel))
+
+    def chunks(self, images: int, itemsize: int) -> Iterator[slice]:
+        """Parts of the batch whose tiles fit the budget. They do not depend on the number of threads."""
+        tiles = self.tiles[0] * self.tiles[1]
+        each = self.points * tiles * (self.channels + self.filters) * itemsize
+        step = max(1, TILE_BUDGET // each)
+        for start in range(0, images, step):
+            yield slice(start, min(start + step, images))
+
+
+def winograd_is_better(
+    dtype: Any,
+    weight_shape: tuple[int, ...],
+    y_shape: tuple[int, ...],
+    stride: Pair,
+    dilation: Pair,
+    groups: int,
+) -> bool:
+    """Whether Winograd's algorithm is allowed, applies to this convolution, and saves enough."""
+    F, CG, KH, KW = weight_shape
+    S = stride[0]
+    kernel = -(-KH // S)
+    if dtype != np.float32 or KH != KW or stride[0] != stride[1] or dilation != (1, 1):
+        return False
+    if kernel not in OUTPUTS or min(CG * S * S, F // groups) < WORTH_CHANNELS or not winograd_enabled():
+        return False
+    outputs = OUTPUTS[kernel]
+    tiles = -(-y_shape[2] // outputs) * -(-y_shape[3] // outputs)
+    multiplications = (outputs + kernel - 1) ** 2 * tiles * S * S
+    return multiplications <= (1 - WORTH_SAVING) * y_shape[2] * y_shape[3] * KH * KW
+
+
+def _plan_for(
+    weight_shape: tuple[int, ...], y_shape: tuple[int, ...], stride: Pair, padding: Padding, groups: int
+) -> _Plan:
+    F, CG, KH, _ = weight_shape
+    block, kernel = stride[0], -(-KH // stride[0])
+    outputs = OUTPUTS[kernel]
+    tiles = (-(-y_shape[2] // outputs), -(-y_shape[3] // outputs))
+    origin = (padding[0][0], padding[1][0])
+    return _Plan(block, kernel, outputs, tiles, origin, CG * block**2, F // groups, groups)
+
+
+def conv2d_winograd(
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    y: Array,
+    stride: Pair,
+    padding: Padding,
+    groups: int,
+    relu: bool,
+) -> None:
+    """The forward pass; arguments as in `conv2d_reference`."""
+    plan = _plan_for(weight.shape, y.shape, stride, padding, groups)
+    A_T, G, B_T = plan.matrices(x.dtype)
+    U = _weights_to_points(weight, G, plan)
+    with one_blas_thread():
+        for images in plan.chunks(len(x), x.itemsize):
+            V, M = _tiles(plan, images, x.dtype)
+            for g in range(groups):
+                filter0, channel = g * plan.filters, g * weight.shape[1]
+                tiles_from_pictures(x[images], None, B_T, V, plan.outputs, plan.block, plan.origin, channel)
+                _multiply(_by_point(V), U[g], _by_point(M))
+                part = None if bias is None else bias[filter0 : filter0 + plan.filters]
+                pictures_from_tiles(M, A_T, part, relu, y[images], plan.outputs, 1, (0, 0), filter0)
+
+
+def conv2d_backward_winograd(
+    dy: Array,
+    x: Array | None,
+    weight: Array | None,
+    mask: Array | None,
+    dx: Array | None,
+    dweight: Array | None,
+    dbias: Array | None,
+    stride: Pair,
+    padding: Padding,
+    groups: int,
+) -> None:
+    """The gradients, by the transposed maps; arguments as in `conv2d_backward_reference`."""
+    shape: tuple[int, ...] = dweight.shape if weight is None else weight.shape  # type: ignore[union-attr]
+    plan = _plan_for(shape, dy.shape, stride, padding, groups)
+    A_T, G, B_T = plan.matrices(dy.dtype)
+    A, B = np.ascontiguousarray(A_T.T), np.ascontiguousarray(B_T.T)
+    U = None if dx is None else _weights_to_points(weight, G, plan).swapaxes(2, 3)
+    dU = None if dweight is None else _point_weights("weight points' gradient", plan, dy.dtype)
+    with one_blas_thread():
+        for images in plan.chunks(len(dy), dy.itemsize):
+            V, dM = _tiles(plan, images, dy.dtype)
+            masked = None if mask is None else mask[images]
+            for g in range(groups):
+                filter0, channel = g * plan.filters, g * shape[1]
+                tiles_from_pictures(dy[images], masked, A, dM, plan.outputs, 1, (0, 0), filter0)
+                if dbias is not None:
+                    _sum_of_pictures(dM, dbias[filter0 : filter0 + plan.filters], images.start == 0)
+                geometry = (plan.outputs, plan.block, plan.origin, channel)
+                if dU is not None and x is not None:
+                    tiles_from_pictures(x[images], None, B_T, V, *geometry)
+                    _multiply_and_add(_by_point(V).swapaxes(1, 2), _by_point(dM), dU[g], images.start == 0)
+                if U is not None and dx is not None:
+                    _multiply(_by_point(dM), U[g], _by_point(V))
+                    pictures_from_tiles(V, B, None, False, dx[images], *geometry)
+    if dU is not None:
+        _points_to_weights(dU, G, plan, dweight)
+
+
+def _sum_of_pictures(tiles: Array, total: Array, first: bool) -> None:
+    """The bias's gradient: at the point (1, 1) a tile's polynomial is the sum of its pixels."""
+    added = tiles[1, 1].sum(axis=(0, 1, 2))
+    total[...] = added if first else total + added
+
+
+def _tiles(plan: _Plan, images: slice, dtype: Any) -> tuple[Array, Array]:
+    """Memory for a chunk's tiles on both sides of the product, used again for the next."""
+    n = plan.outputs + plan.kernel - 1
+    shape = (n, n, images.stop - images.start, *plan.tiles)
+    return scratch("tiles", (*shape, plan.channels), dtype), scratch(
+        "products", (*shape, plan.filters), dtype
+    )
+
+
+def _point_weights(name: str, plan: _Plan, dtype: Any) -> Array:
+    return scratch(name, (plan.groups, plan.points, plan.channels, plan.filters), dtype)
+
+
+def _by_point(tiles: Array) -> Array:
+    """(n, n, N, TY, TX, C) as one matrix a point, (n*n, N*TY*TX, C)."""
+    return tiles.reshape(tiles.shape[0] ** 2, -1, tiles.shape[-1])
+
+
+def _multiply(a: Array, b: Array, out: Array) -> None:
+    """out[p] = a[p] @ b[p]: each point is one thread's."""
+    for_ranges(len(a), lambda start, stop: np.matmul(a[start:stop], b[start:stop], out=out[start:stop]))
+
+
+def _multiply_and_add(a: Array, b: Array, total: Array, first: bool) -> None:
+    """total[p] += a[p] @ b[p], or = for the first chunk."""
+
+    def work(start: int, stop: int) -> None:
+        if first:
+            np.matmul(a[start:stop], b[start:stop], out=total[start:stop])
+            return
+        product = scratch("product", total.shape[1:], total.dtype)
+        for p in range(start, stop):
+            np.matmul(a[p], b[p], out=product)
+            total[p] += product
+
+    for_ranges(len(a), work)
+
+
+def _weights_to_points(weight: Array, G: Array, plan: _Plan) -> Array:
+    """G @ filter @ G.T for each filter and channel: (groups, n*n, S*S*C, F)."""
+    KB, S, groups = plan.kernel, plan.block, plan.groups
+    F, C, KH, KW = weight.shape
+    padded = np.zeros((F, C, KB * S, KB * S), dtype=weight.dtype) if KH < KB * S else weight
+    if padded is not weight:
+        padded[:, :, :KH, :KW] = weight
+    # Rows and columns of blocks first, then what counts as channels, filters last.
+    split = padded.reshape(groups, F // groups, C, KB, S, KB, S).transpose(0, 3, 5, 2, 4, 6, 1)
+    cells = scratch("weight cells", split.shape, weight.dtype)
+    np.copyto(cells, split)
+    U = _point_weights("weight points", plan, weight.dtype)
+    for g in range(groups):
+        matmul(np.kron(G, G), cells[g].reshape(KB * KB, -1), out=U[g].reshape(plan.points, -1))
+    return U
+
+
+def _points_to_weights(dU: Array, G: Array, plan: _Plan, dweight: Array) -> None:
+    """The transpose of `_weights_to_points`, written into dweight (F, C/groups, KH, KW)."""
+    KB, S, groups = plan.kernel, plan.block, plan.groups
+    F, C, KH, KW = dweight.shape
+    cells = scratch("weight cells", (groups, KB, KB, C, S, S, F // groups), dU.dtype)
+    for g in range(groups):
+        matmul(np.kron(G, G).T, dU[g].reshape(plan.points, -1), out=cells[g].reshape(KB * KB, -1))
+    split = cells.transpose(0, 6, 3, 1, 4, 2, 5)
+    if KH == KB * S:
+        np.copyto(dweight.reshape(split.shape), split)
+    else:
+        dweight[...] = split.reshape(F, C, KB * S, KB * S)[:, :, :KH, :KW]

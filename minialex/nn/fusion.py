@@ -1,0 +1,60 @@
+"""Running layers by fused operations: the same numbers in fewer passes over memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from minialex import ops
+from minialex.nn.activations import ReLU
+from minialex.nn.layers import Conv2d, LocalResponseNorm
+from minialex.nn.module import Module
+from minialex.nn.pooling import MaxPool2d
+from minialex.tensor import Tensor
+
+__all__ = ["run_fused"]
+
+# Exactly these: a subclass may compute something else.
+FUSIBLE = (Conv2d, LocalResponseNorm, MaxPool2d, ReLU)
+
+
+def run_fused(layers: Iterable[Module], x: Tensor) -> Tensor:
+    """x through the layers in turn, by one operation for each of these runs of them:
+
+        ReLU, LocalResponseNorm, MaxPool2d    relu_lrn_max_pool2d
+        ReLU, MaxPool2d                       relu_max_pool2d
+        Conv2d, ReLU (and no pooling next)    conv2d_relu
+
+    Every other layer is called by itself, a subclass of these too. Parameters and settings are the layers'.
+    """
+    rest = list(layers)
+    while rest:
+        match [layer if type(layer) in FUSIBLE else None for layer in rest[:3]]:
+            case [ReLU(), LocalResponseNorm() as norm, MaxPool2d() as pool]:
+                x, count = _relu_lrn_max_pool2d(x, norm, pool), 3
+            case [ReLU(), MaxPool2d() as pool, *_]:
+                x = ops.relu_max_pool2d(x, pool.kernel_size, pool.stride, pool.padding, pool.ceil_mode)
+                count = 2
+            case [Conv2d(), ReLU(), LocalResponseNorm() | MaxPool2d()]:
+                x, count = rest[0](x), 1  # The ReLU goes with what follows it.
+            case [Conv2d() as conv, ReLU(), *_]:
+                geometry = (conv.stride, conv.padding, conv.dilation, conv.groups)
+                x, count = ops.conv2d_relu(x, conv.weight, conv.bias, *geometry), 2
+            case _:
+                x, count = rest[0](x), 1
+        rest = rest[count:]
+    return x
+
+
+def _relu_lrn_max_pool2d(x: Tensor, norm: LocalResponseNorm, pool: MaxPool2d) -> Tensor:
+    return ops.relu_lrn_max_pool2d(
+        x,
+        norm.size,
+        norm.alpha,
+        norm.beta,
+        norm.k,
+        dialect=norm.dialect,
+        kernel_size=pool.kernel_size,
+        stride=pool.stride,
+        padding=pool.padding,
+        ceil_mode=pool.ceil_mode,
+    )
