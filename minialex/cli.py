@@ -51,6 +51,11 @@ CheckpointArgument = Annotated[
         show_default=False,
     ),
 ]
+ModelArgument = Annotated[
+    str, typer.Argument(metavar="MODEL", help="flowers, single, grouped, owt or lenet5.")
+]
+ClassesOption = Annotated[int | None, typer.Option(help="Number of classes. [default: the network's own]")]
+ImageSizeOption = Annotated[int | None, typer.Option(help="Pixels a side. [default: the network's own]")]
 
 
 @contextmanager
@@ -136,7 +141,19 @@ def with_training_flags(run: Callable[[TrainConfig], None]) -> Callable[..., Non
             int | None, typer.Option(help="Pictures to use in all, each class by its share. [default: all]")
         ] = None,
         workers: Annotated[
-            int | None, typer.Option(help="Processes that load pictures. [default: by the number of cores]")
+            int | None,
+            typer.Option(help="Processes that load pictures. [default: 0 on a CPU, by the cores for a GPU]"),
+        ] = None,
+        cache: Annotated[
+            str | None,
+            typer.Option(
+                help="Where decoded pictures are kept: none, memory or disk. [default: memory; disk with "
+                "--workers]"
+            ),
+        ] = None,
+        cache_budget: Annotated[
+            str | None,
+            typer.Option(metavar="SIZE", help="The most that they may take, such as 500MB. [default: 2GB]"),
         ] = None,
         save_every: Annotated[
             int | None,
@@ -220,8 +237,11 @@ def predict(
     Every class with its probability, the most probable first.
     """
     from minialex.train import load
+    from minialex.train.arguments import picture_files, refuse_swapped
+    from minialex.train.compiling import CompileNotice
+    from minialex.train.reporter import SilentReporter
 
-    with user_errors():
+    with user_errors(), CompileNotice(SilentReporter().note):
         refuse_swapped(checkpoint)
         files = picture_files(pictures)
         predictor = load(checkpoint, device)
@@ -248,40 +268,6 @@ def _indented(text: str) -> str:
     return "\n".join(f"  {line}" for line in text.splitlines())
 
 
-def refuse_swapped(checkpoint: Path) -> None:
-    """Raises: UsageError if the path of a picture stands where that of the checkpoint is expected."""
-    from minialex.data.images import OTHER_PICTURE_SUFFIXES, SUFFIXES
-
-    if checkpoint.suffix.lower() in SUFFIXES | OTHER_PICTURE_SUFFIXES and not checkpoint.is_dir():
-        raise UsageError(
-            f"{checkpoint} is a picture; the checkpoint comes first: "
-            "minialex predict best.safetensors photo.jpg"
-        )
-
-
-def picture_files(paths: list[Path]) -> list[Path]:
-    """The files named, and the pictures in the folders named, in the order of their names.
-
-    Raises: DataError for a path that is not there, or a folder without pictures.
-    """
-    from minialex.data.images import SUFFIXES
-
-    files = []
-    for path in paths:
-        if not path.exists():
-            raise DataError(f"there is no picture or folder {path}; check the path")
-        if not path.is_dir():
-            files.append(path)
-            continue
-        inside = sorted(
-            f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES and not f.name.startswith(".")
-        )
-        if not inside:
-            raise DataError(f"the folder {path} holds no pictures ({', '.join(sorted(SUFFIXES))})")
-        files += inside
-    return files
-
-
 @app.command(cls=PlainCommand)
 def evaluate(
     checkpoint: CheckpointArgument,
@@ -305,12 +291,13 @@ def evaluate(
     On the test part of its own split, on another part, or on a whole folder of pictures.
     """
     from minialex.train import load
+    from minialex.train.compiling import CompileNotice
     from minialex.train.judging import judge
     from minialex.train.report import accuracy_lines
     from minialex.train.reporter import SilentReporter, default_reporter
 
-    with user_errors():
-        reporter = SilentReporter() if as_json else default_reporter()
+    reporter = SilentReporter() if as_json else default_reporter()
+    with user_errors(), CompileNotice(reporter.note):
         predictor = load(checkpoint, device, reporter.say)
         result = judge(
             predictor, checkpoint, reporter, data=data, part=part, batch_size=batch_size, workers=workers
@@ -325,33 +312,80 @@ def evaluate(
 
 @app.command(cls=PlainCommand)
 def summary(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="flowers, single, grouped, owt or lenet5.")],
-    classes: Annotated[
-        int | None, typer.Option(help="Number of classes. [default: the network's own]")
-    ] = None,
-    image_size: Annotated[
-        int | None, typer.Option(help="Pixels a side. [default: the network's own]")
-    ] = None,
-    batch: Annotated[int, typer.Option(help="Pictures in the batch that is counted.")] = 1,
+    model: ModelArgument,
+    classes: ClassesOption = None,
+    image_size: ImageSizeOption = None,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", "--batch", help="Pictures in the batch that is counted.")
+    ] = 1,
 ) -> None:
     """List a network's layers and what they cost.
 
-    Output shape, parameters, FLOPs, bytes of activations, and the totals.
+    Output shape, parameters, FLOPs and bytes of outputs, in all too, and the memory of a training step.
     """
-    from minialex import models
     from minialex.train import summarize
-    from minialex.train.setup import check_model
+    from minialex.train.compiling import CompileNotice
+    from minialex.train.footprint import footprint_of
+    from minialex.train.reporter import SilentReporter
 
-    with user_errors():
-        check_model(model)
-        for name, value in (("--classes", classes), ("--image-size", image_size), ("--batch", batch)):
-            if value is not None and value < 1:
-                raise UsageError(f"{name} must be at least 1, got {value}")
+    with user_errors(), CompileNotice(SilentReporter().note):
+        net = _built(model, classes, image_size, {"--batch-size": batch_size})
         try:
-            text = str(summarize(models.build(model, classes, image_size), model, batch))
-        except ValueError as error:  # A ShapeError, or NumPy's refusal of an array beyond all bounds.
+            text = str(summarize(net, model, batch_size))
+        except ValueError as error:  # NumPy's refusal of an array beyond all bounds.
             raise UsageError(str(error)) from error
         print(text)
+        print(f"\n{footprint_of(net, batch_size)}")
+
+
+@app.command(cls=PlainCommand)
+def profile(
+    model: ModelArgument,
+    classes: ClassesOption = None,
+    image_size: ImageSizeOption = None,
+    batch_size: Annotated[int, typer.Option(help="Pictures in a batch.")] = 32,
+    steps: Annotated[int, typer.Option(help="Steps that are measured, after two that are not.")] = 5,
+    device: Annotated[str, typer.Option(help="cpu.")] = "cpu",
+    trace: Annotated[
+        Path | None, typer.Option(help="A file for chrome://tracing or ui.perfetto.dev.", show_default=False)
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show where the time of a training step goes.
+
+    Each layer's forward and backward pass beside what this machine can do at most, on random pictures.
+    """
+    from minialex.backend import keep_freed_memory
+    from minialex.train.compiling import CompileNotice
+    from minialex.train.files import atomic_write_text
+    from minialex.train.profile_report import chrome_trace, profile_json, profile_text
+    from minialex.train.profiling import profile_step
+    from minialex.train.reporter import SilentReporter
+
+    with user_errors(), CompileNotice(SilentReporter().note):
+        if device != "cpu":
+            raise UsageError(f"--device {device}: only steps on the CPU can be profiled in this version")
+        net = _built(model, classes, image_size, {"--batch-size": batch_size, "--steps": steps})
+        keep_freed_memory()  # As training does.
+        result = profile_step(net, model, batch_size, steps)
+        if trace is not None:
+            atomic_write_text(trace, json.dumps(chrome_trace(result)))
+        print(json.dumps(profile_json(result), indent=2) if as_json else profile_text(result))
+
+
+def _built(model: str, classes: int | None, image_size: int | None, counts: dict[str, int]) -> Any:
+    """The network. Raises: UsageError for an unknown one, and for options below 1 or that do not fit."""
+    from minialex import models
+    from minialex.train.setup import check_model
+
+    check_model(model)
+    for name, value in {"--classes": classes, "--image-size": image_size, **counts}.items():
+        if value is not None and value < 1:
+            raise UsageError(f"{name} must be at least 1, got {value}")
+    try:
+        return models.build(model, classes, image_size)
+    except ValueError as error:  # A ShapeError.
+        raise UsageError(str(error)) from error
 
 
 @app.command()

@@ -42,6 +42,8 @@ MASK32 = 0xFFFFFFFF
 
 # Counters worked on at a time: their words fit a core's cache, which makes the rounds several times faster.
 CHUNK = 1 << 13
+# So many blocks are quicker one by one, without arrays: an augmented picture takes three or four.
+FEW = 8
 
 
 def split_seed(seed: int) -> tuple[int, int]:
@@ -113,6 +115,10 @@ def bits(
             image, a training step and a layer), each below 2**32.
     """
     blocks = -(-count // 4)
+    if blocks <= FEW:
+        head, key = (PURPOSES[purpose], int(step) & MASK32, int(item) & MASK32), split_seed(int(seed))
+        few = [philox_scalar((*head, (first_block + i) & MASK32), key) for i in range(blocks)]
+        return np.array(few, dtype=np.uint32).reshape(-1)[:count]
     counter = np.empty((blocks, 4), dtype=np.uint32)
     counter[:, 0] = PURPOSES[purpose]
     counter[:, 1] = step & MASK32

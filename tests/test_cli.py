@@ -16,10 +16,11 @@ from safetensors.numpy import save_file
 from typer.testing import CliRunner, Result
 
 from minialex import testing
-from minialex.cli import app, picture_files, training_script
+from minialex.cli import app, training_script
 from minialex.errors import DataError
 from minialex.models import MODEL_NAMES
 from minialex.train import TrainConfig
+from minialex.train.arguments import picture_files
 from minialex.version import __version__
 
 Run = Callable[..., Result]
@@ -121,7 +122,9 @@ def test_evaluate(trained: tuple[Path, Result], minialex: Run, photos: Path) -> 
 
 
 def test_summary(minialex: Run) -> None:
-    assert "61,706" in minialex("summary", "lenet5").output
+    text = minialex("summary", "lenet5", "--batch-size", 3).output
+    assert "61,706" in text
+    assert "the process, at batch 3" in text
     assert "14,591,685" in minialex("summary", "flowers", "--classes", 5).output
 
 
@@ -252,7 +255,7 @@ def test_ctrl_c_before_the_command_has_begun() -> None:
     assert (result.returncode, result.stdout, result.stderr) == (130, "", "\nstopped\n")
 
 
-@pytest.mark.parametrize("command", ["train", "predict", "evaluate", "summary"])
+@pytest.mark.parametrize("command", ["train", "predict", "evaluate", "summary", "profile"])
 def test_help_speaks_no_python(minialex: Run, command: str) -> None:
     text = minialex(command, "--help").output
     assert not re.search(r"[{}]|list\[", text)

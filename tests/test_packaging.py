@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -42,9 +43,12 @@ print(mx.__version__)
 """
 
 
-def run(*command: str | Path, cwd: Path) -> str:
+def run(*command: str | Path, cwd: Path, **variables: str) -> str:
     """Standard output of a command that must succeed; both outputs are shown if it does not."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    kept = {
+        name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "NUMBA_CACHE_DIR")
+    }
+    environment = {**kept, **variables}
     words = list(map(str, command))
     done = subprocess.run(
         words, cwd=cwd, env=environment, capture_output=True, text=True, timeout=240, check=False
@@ -91,6 +95,27 @@ def test_a_wheel_trains_one_step_and_finds_its_cuda_source(installed: Path, tmp_
     assert Path(cuda).name == "_cuda"
     assert (Path(cuda) / "common.cuh").read_bytes() == (CHECKOUT / "kernels" / "common.cuh").read_bytes()
     assert version in (CHECKOUT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_compiled_kernels_are_kept_though_the_package_cannot_be_written(
+    installed: Path, tmp_path: Path
+) -> None:
+    """Numba then takes a folder of the user's. A file where it wants a folder stops the superuser, too."""
+    script = "import minialex.kernels; print(minialex.kernels.__path__[0])"
+    beside = Path(run(installed, "-I", "-c", script, cwd=tmp_path).strip()) / "__pycache__"
+    if beside.is_dir():
+        shutil.rmtree(beside)
+    beside.touch()
+    variables = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "HOME": str(tmp_path)}
+    count = "from minialex.backend import compilations; print(len(compilations()))"
+    compiled = [
+        int(run(installed, "-I", "-c", TRAIN_ONE_STEP + count, cwd=tmp_path, **variables).splitlines()[-1])
+        for _ in range(2)
+    ]
+    beside.unlink()
+    assert compiled[0] > 0
+    assert compiled[1] == 0
+    assert any(tmp_path.rglob("*.nbi"))
 
 
 def test_a_wheel_brings_the_command(installed: Path, tmp_path: Path) -> None:

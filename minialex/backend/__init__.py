@@ -24,7 +24,7 @@ from minialex.backend.kernel import (
     per_image,
     use_variant,
 )
-from minialex.backend.memory import empty, empty_cache, keep_freed_memory
+from minialex.backend.memory import empty, empty_cache, keep_freed_memory, kept_memory
 from minialex.backend.sources import cuda_source_dir
 from minialex.backend.threads import for_ranges, num_threads, one_blas_thread, scratch
 
@@ -46,6 +46,7 @@ __all__ = [
     "forced_variant",
     "jit",
     "keep_freed_memory",
+    "kept_memory",
     "matmul",
     "num_threads",
     "on_compile",

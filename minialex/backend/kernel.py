@@ -132,8 +132,8 @@ def jit(function: Any, fastmath: Iterable[str] = ()) -> Compiled:
 WORTH_A_THREAD = 1 << 14
 
 
-def per_image(compiled: Compiled, arrays: int, worth: int = WORTH_A_THREAD) -> Callable[..., Any]:
-    """The compiled function on threads, each with its share of the images; small work stays on this one.
+def per_image(compiled: Callable[..., Any], arrays: int, worth: int = WORTH_A_THREAD) -> Callable[..., Any]:
+    """A function that runs without the GIL, on threads with a share of the images each, if it pays.
 
     Args: arrays: how many leading arguments are arrays with the images along their first axis;
           worth: how many elements of the largest of them are worth a thread.

@@ -136,3 +136,8 @@ def empty(shape: tuple[int, ...], like: Array, dtype: Any = None) -> Array:
 def empty_cache() -> None:
     """Give memory that freed arrays left behind back to the system, as `torch.cuda.empty_cache` does."""
     _pool.clear()
+
+
+def kept_memory() -> int:
+    """Bytes that freed arrays left behind, and that the next arrays will use."""
+    return _pool.kept()

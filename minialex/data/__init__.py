@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from minialex.data.audit import BadImage
+from minialex.data.disk_cache import DiskCache
 from minialex.data.folder import Dataset, ImageFolder, equal_files
 from minialex.data.images import load_image
 from minialex.data.loader import Batch, Loader
+from minialex.data.picture_cache import MemoryCache, PictureCache, memory_budget, parse_bytes
 from minialex.data.sources import open_dataset
 from minialex.data.split import Split, parse_fractions, stratified_split, subset
 from minialex.data.transforms import (
@@ -27,10 +29,13 @@ __all__ = [
     "CenterCrop",
     "Compose",
     "Dataset",
+    "DiskCache",
     "Greyscale",
     "ImageFolder",
     "Loader",
+    "MemoryCache",
     "Normalize",
+    "PictureCache",
     "RandomCrop",
     "RandomHorizontalFlip",
     "RandomResizedCrop",
@@ -39,7 +44,9 @@ __all__ = [
     "Transform",
     "equal_files",
     "load_image",
+    "memory_budget",
     "open_dataset",
+    "parse_bytes",
     "parse_fractions",
     "stratified_split",
     "subset",

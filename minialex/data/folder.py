@@ -7,6 +7,7 @@ from a Mac ("Gänseblümchen" as two characters for ä) has the same classes in 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shlex
 import unicodedata
@@ -134,6 +135,13 @@ class ImageFolder:
     def digest(self, index: int) -> str:
         """SHA-256 of the file of picture `index`, in hexadecimal, as the audit found it."""
         return self._digests[index]
+
+    def is_unchanged(self, index: int) -> bool:
+        """Whether the file of picture `index` is still the one that the audit found."""
+        try:
+            return hashlib.sha256(self.path(index).read_bytes()).hexdigest() == self.digest(index)
+        except OSError:
+            return False
 
     def __repr__(self) -> str:
         return f"ImageFolder({str(self.root)!r}): {len(self):,} pictures, {len(self.classes)} classes"

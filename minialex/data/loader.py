@@ -6,17 +6,22 @@ epoch can be resumed at any batch, and two workers make the batches that none wo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from minialex.data.folder import Dataset
+from minialex.data.picture_cache import PictureCache
 from minialex.data.pool import WorkerPool, fitting_slots
-from minialex.data.transforms import Transform
-from minialex.data.worker import Layout, Task, prepare
+from minialex.data.recipe import Recipe, Sample
+from minialex.data.team import Team
+from minialex.data.transforms import Normalize, Transform
+from minialex.data.worker import Layout, Task
 from minialex.errors import UsageError
 from minialex.rng import Stream
 
@@ -25,14 +30,22 @@ __all__ = ["Batch", "Loader"]
 
 @dataclass(frozen=True)
 class Batch:
-    """Pictures as a net takes them.
+    """Pictures with their labels.
 
-    Attributes: images (N, C, H, W) float32; labels (N,) int64; indices (N,) int64, into the data set.
+    Attributes: samples: what the transform made, without the Normalize at its end: bytes (N, H, W, C), or
+            float32 (N, C, H, W) if there is none. labels (N,) int64; indices (N,) int64, into the data set;
+            normalize: what is to be done to the bytes.
     """
 
-    images: npt.NDArray[np.float32]
+    samples: npt.NDArray[Any]
     labels: npt.NDArray[np.int64]
     indices: npt.NDArray[np.int64]
+    normalize: Normalize | None = None
+
+    @cached_property
+    def images(self) -> npt.NDArray[np.float32]:
+        """The pictures as a net takes them: (N, C, H, W) float32. Made at the first look."""
+        return self.samples if self.normalize is None else self.normalize.batch(self.samples)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -42,15 +55,20 @@ class Loader:
     """Batches of the pictures `indices` of a data set, epoch by epoch.
 
     Args:   indices: which pictures (a part of a `Split`).
-            transform: makes float32 CHW arrays of one shape; its random choices follow (seed, epoch,
-            picture).
+            transform: makes float32 CHW arrays of one shape (ends with Normalize); its random choices follow
+            (seed, epoch, picture).
             shuffle: a new order each epoch, which follows (seed, epoch); else the order of `indices`.
             workers: processes that prepare batches ahead; 0 prepares them here, when they are asked for.
+            threads: how many of them share that work where there are no workers; the data set's `load` must
+            bear being called by several at once, as ImageFolder's does.
+            cache: where decoded pictures are kept, with all that is done to them before the first random
+            transform; it changes no bit of a batch.
             drop_last: leave out the last batch if it is smaller than the others.
             prefetch: how many batches each worker is ahead.
     Workers start with the first epoch and live until `close()`; a `with` block closes, and so does the end of
     the program, however it comes.
-    Raises: UsageError for a batch size or a number of workers that makes no sense.
+    Raises: UsageError for a batch size or a number of workers that makes no sense, and for workers with a
+            cache in the memory of one process.
     """
 
     def __init__(
@@ -65,14 +83,11 @@ class Loader:
         workers: int = 0,
         drop_last: bool = False,
         prefetch: int = 2,
+        threads: int = 1,
+        cache: PictureCache | None = None,
     ) -> None:
-        for name, value, least in (
-            ("batch_size", batch_size, 1),
-            ("workers", workers, 0),
-            ("prefetch", prefetch, 1),
-        ):
-            if value < least:
-                raise UsageError(f"{name} is {value}, expected {least} or more.")
+        numbers = {"batch_size": batch_size, "prefetch": prefetch, "threads": threads}
+        _check_arguments(numbers, workers, cache)
         self.dataset = dataset
         self.indices = np.array(indices, dtype=np.int64).reshape(-1)
         if self.indices.size and not (self.indices.min() >= 0 and self.indices.max() < len(dataset)):
@@ -84,7 +99,9 @@ class Loader:
         self.workers = workers
         self.drop_last = drop_last
         self.prefetch = prefetch
-        self._sample_shape: tuple[int, ...] | None = None
+        self.recipe = Recipe(dataset, transform, seed, cache)
+        self._sample: Sample | None = None
+        self._team = Team(threads)
         self._pool: WorkerPool | None = None
 
     def __len__(self) -> int:
@@ -115,11 +132,17 @@ class Loader:
 
     def _here(self, epoch: int, batches: list[npt.NDArray[np.int64]]) -> Iterator[Batch]:
         for indices in batches:
-            shape = self._shape(int(indices[0]), epoch)
-            images = np.empty((len(indices), *shape), dtype=np.float32)
-            for row, index in enumerate(indices.tolist()):
-                images[row] = prepare(self.dataset, self.transform, index, self.seed, epoch, shape)
-            yield self._batch(images, indices)
+            yield self._batch(self._prepared(indices.tolist(), epoch), indices)
+
+    def _prepared(self, indices: list[int], epoch: int) -> npt.NDArray[Any]:
+        sample = self._sample_of(indices[0], epoch)
+        samples = np.empty((len(indices), *sample.shape), dtype=sample.dtype)
+
+        def fill(row: int) -> None:
+            samples[row] = self.recipe.prepare(indices[row], epoch, sample)
+
+        self._team.each(len(indices), fill)
+        return samples
 
     def _by_workers(self, epoch: int, batches: list[npt.NDArray[np.int64]]) -> Iterator[Batch]:
         """Batch k is prepared by worker k % workers in slot k % slots; a slot once read is filled again."""
@@ -134,10 +157,10 @@ class Loader:
                 if pool.closed or pool.generation != generation:
                     raise RuntimeError("the loader was closed, or began another epoch, during this epoch")
                 pool.receive(number % self.workers, generation)
-                images = pool.views.images[number % slots, : len(indices)].copy()
+                samples = pool.views.samples[number % slots, : len(indices)].copy()
                 if number + slots < len(batches):
                     self._order_batch(pool, generation, number + slots, epoch, batches)
-                yield self._batch(images, indices)
+                yield self._batch(samples, indices)
             finished = True
         except GeneratorExit:
             finished = True  # the reader left early: the workers are sound
@@ -158,24 +181,26 @@ class Loader:
     def _running_pool(self, first: int, epoch: int) -> WorkerPool:
         """The workers, started if they do not run yet."""
         if self._pool is None or self._pool.closed:
-            shape = self._shape(first, epoch)
+            sample = self._sample_of(first, epoch)
             batch_size = min(self.batch_size, len(self.indices))
-            slots = fitting_slots(self.workers, self.prefetch, Layout(0, 1, batch_size, shape).nbytes)
-            layout = Layout(self.workers, slots, batch_size, shape)
-            self._pool = WorkerPool(self.dataset, self.transform, self.seed, layout)
+            slots = fitting_slots(self.workers, self.prefetch, Layout(0, 1, batch_size, sample).nbytes)
+            self._pool = WorkerPool(self.recipe, Layout(self.workers, slots, batch_size, sample))
         return self._pool
 
-    def _shape(self, first: int, epoch: int) -> tuple[int, ...]:
-        """The shape of a prepared picture, which one of them tells."""
-        if self._sample_shape is None:
-            self._sample_shape = prepare(self.dataset, self.transform, first, self.seed, epoch).shape
-        return self._sample_shape
+    def _sample_of(self, first: int, epoch: int) -> Sample:
+        """What a prepared picture is, which one of them tells."""
+        if self._sample is None:
+            array = self.recipe.prepare(first, epoch)
+            self._sample = Sample(array.shape, array.dtype)
+        return self._sample
 
-    def _batch(self, images: npt.NDArray[np.float32], indices: npt.NDArray[np.int64]) -> Batch:
-        return Batch(images, self.dataset.labels[indices], indices.copy())
+    def _batch(self, samples: npt.NDArray[Any], indices: npt.NDArray[np.int64]) -> Batch:
+        return Batch(samples, self.dataset.labels[indices], indices.copy(), self.recipe.normalize)
 
     def close(self) -> None:
-        """End the workers and give the shared memory back. The next epoch would start them anew."""
+        """End the workers and threads and give the shared memory back. The next epoch would start them
+        anew."""
+        self._team.close()
         if self._pool is not None:
             self._pool.close()
             self._pool = None
@@ -187,3 +212,16 @@ class Loader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _check_arguments(numbers: Mapping[str, int], workers: int, cache: PictureCache | None) -> None:
+    for name, value in numbers.items():
+        if value < 1:
+            raise UsageError(f"{name} is {value}, expected 1 or more.")
+    if workers < 0:
+        raise UsageError(f"workers is {workers}, expected 0 or more.")
+    if workers and cache is not None and not cache.shared:
+        raise UsageError(
+            f"workers is {workers}, but other processes cannot see what one keeps in its memory. Use a cache "
+            "on disk, which the system keeps in memory for all of them, or no workers."
+        )

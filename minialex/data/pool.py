@@ -22,16 +22,22 @@ from multiprocessing.process import BaseProcess
 from multiprocessing.shared_memory import SharedMemory
 from multiprocessing.util import Finalize
 
-from minialex.data.folder import Dataset
-from minialex.data.transforms import Transform
-from minialex.data.worker import IDLE, STOP, Layout, Reply, Task, Views, describe, serve
+from minialex.data.recipe import Recipe, describe
+from minialex.data.worker import IDLE, STOP, Layout, Reply, Task, Views, serve
 from minialex.errors import DataError
 
 __all__ = ["WorkerPool", "fitting_slots"]
 
 # A worker is one thread: it decodes pictures, and the trainer needs the other cores.
 ONE_THREAD = dict.fromkeys(
-    ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"], "1"
+    [
+        "MINIALEX_NUM_THREADS",
+        "OMP_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS",
+        "MKL_NUM_THREADS",
+        "VECLIB_MAXIMUM_THREADS",
+    ],
+    "1",
 )
 SHARED_MEMORY_MOUNT = "/dev/shm"  # where Linux keeps it; a container may have 64 MB of it
 
@@ -66,9 +72,9 @@ class WorkerPool:
     Raises: DataError if the data set or the transform cannot be sent to another process.
     """
 
-    def __init__(self, dataset: Dataset, transform: Transform, seed: int, layout: Layout) -> None:
-        payload = _pickle(dataset, transform, seed)
-        self.dataset = dataset
+    def __init__(self, recipe: Recipe, layout: Layout) -> None:
+        payload = _pickle(recipe)
+        self.dataset = recipe.dataset
         self.layout = layout
         self.generation = 0
         # At most 31 characters, which macOS allows; the process's number tells whose it is.
@@ -211,9 +217,9 @@ def _failure(reply: Reply) -> DataError:
     return failure
 
 
-def _pickle(dataset: Dataset, transform: Transform, seed: int) -> bytes:
+def _pickle(recipe: Recipe) -> bytes:
     try:
-        return pickle.dumps((dataset, transform, seed))
+        return pickle.dumps(recipe)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise DataError(
             f"The data set or the transform cannot be sent to a loader worker ({error}). Define their "

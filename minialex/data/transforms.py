@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -146,8 +146,10 @@ class RandomResizedCrop(Transform):
 
     def rectangle(self, width: int, height: int, stream: Stream) -> tuple[int, int, int, int]:
         """(left, top, width, height) of a random rectangle in a picture of width x height pixels."""
-        # All numbers are drawn at once: quicker, and what follows does not depend on how many tries it took.
-        for area, ratio, x, y in stream.uniform(shape=(self.TRIES, 4)).tolist():
+        tries = replace(stream)
+        stream.block += 2 * self.TRIES  # what follows does not depend on how many tries it took
+        for _ in range(self.TRIES):
+            area, ratio, x, y = tries.uniform(shape=(4,)).tolist()  # eight words, two blocks
             target = width * height * (self.scale[0] + (self.scale[1] - self.scale[0]) * area)
             low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
             aspect = math.exp(low + (high - low) * ratio)
@@ -228,18 +230,26 @@ class Normalize(Transform):
         pixels = np.asarray(image)
         if pixels.ndim == 2:
             pixels = pixels[:, :, None]
-        channels = pixels.shape[2]
+        return self.batch(pixels[None])[0]
+
+    def batch(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """A batch of pictures at once: (N, H, W, C) -> (N, C, H, W)."""
+        self.check_channels(pixels.shape[3])
         mean, std = (np.asarray(value, dtype=np.float32).reshape(-1, 1, 1) for value in (self.mean, self.std))
-        if {len(mean), len(std)} - {1, channels}:
-            raise DataError(
-                f"Normalize has {len(mean)} means and {len(std)} standard deviations, but the picture has "
-                f"{channels} channels. Give one number, or one a channel."
-            )
-        values = np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32)
+        values = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2), dtype=np.float32)
         values /= np.float32(255)
         values -= mean
         values /= std
         return values
+
+    def check_channels(self, channels: int) -> None:
+        """Raises: DataError if there is neither one mean and deviation in all nor one a channel."""
+        means, stds = np.size(self.mean), np.size(self.std)
+        if {means, stds} - {1, channels}:
+            raise DataError(
+                f"Normalize has {means} means and {stds} standard deviations, but the picture has "
+                f"{channels} channels. Give one number, or one a channel."
+            )
 
 
 KNOWN: dict[str, Callable[..., Transform]] = {

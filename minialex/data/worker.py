@@ -16,17 +16,15 @@ import traceback
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.shared_memory import SharedMemory
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from minialex.data.folder import Dataset
-from minialex.data.transforms import Transform
+from minialex.data.recipe import Recipe, Sample
 from minialex.errors import DataError
-from minialex.rng import Stream
 
-__all__ = ["IDLE", "STOP", "Layout", "Reply", "Task", "Views", "prepare", "serve"]
+__all__ = ["IDLE", "STOP", "Layout", "Reply", "Task", "Views", "serve"]
 
 IDLE = -1  # published instead of a picture's index
 STOP = -1  # a generation that no task has
@@ -58,7 +56,7 @@ class Layout:
     workers: int
     slots: int
     batch_size: int
-    sample_shape: tuple[int, ...]
+    sample: Sample
 
     @property
     def header_bytes(self) -> int:
@@ -71,15 +69,14 @@ class Layout:
     @property
     def nbytes(self) -> int:
         """Bytes in all."""
-        sample = 4 * int(np.prod(self.sample_shape))
-        return self.header_bytes + self.index_bytes + self.slots * self.batch_size * sample
+        return self.header_bytes + self.index_bytes + self.slots * self.batch_size * self.sample.nbytes
 
 
 class Views:
     """The shared memory as arrays.
 
     Attributes: header (1 + workers,) int64: the generation, then the index that each worker is reading;
-            indices (slots, batch) int64; images (slots, batch, *sample) float32.
+            indices (slots, batch) int64; samples (slots, batch, *shape of one).
     """
 
     def __init__(self, memory: SharedMemory, layout: Layout) -> None:
@@ -87,58 +84,15 @@ class Views:
         self.header: npt.NDArray[np.int64] = np.ndarray((1 + layout.workers,), np.int64, memory.buf)
         self.indices: npt.NDArray[np.int64] = np.ndarray(rows, np.int64, memory.buf, layout.header_bytes)
         offset = layout.header_bytes + layout.index_bytes
-        self.images: npt.NDArray[np.float32] = np.ndarray(
-            (*rows, *layout.sample_shape), np.float32, memory.buf, offset
+        self.samples: npt.NDArray[Any] = np.ndarray(
+            (*rows, *layout.sample.shape), layout.sample.dtype, memory.buf, offset
         )
-
-
-def prepare(
-    dataset: Dataset,
-    transform: Transform,
-    index: int,
-    seed: int,
-    epoch: int,
-    sample_shape: tuple[int, ...] | None = None,
-) -> npt.NDArray[np.float32]:
-    """Picture `index` as it appears in an epoch: float32, CHW. The one path for 0 and for many workers.
-
-    Raises: DataError that names the file, whatever went wrong with it.
-    """
-    try:
-        sample = transform(dataset.load(index), Stream(seed, "augment", epoch, index))
-    except DataError as error:
-        if dataset.names[index] in str(error):
-            raise
-        raise DataError(f"{describe(dataset, index)} cannot be prepared: {error}") from error
-    except Exception as error:
-        raise DataError(
-            f"{describe(dataset, index)} cannot be prepared: {type(error).__name__}: {error}. "
-            "Remove the picture, or mend the transform if it happens with all of them."
-        ) from error
-    if not isinstance(sample, np.ndarray) or sample.ndim != 3 or sample.dtype != np.float32:
-        raise DataError(
-            f"The transform must make float32 arrays of 3 axes (CHW), got {type(sample).__name__} of "
-            f"{getattr(sample, 'dtype', 'no')} and shape {getattr(sample, 'shape', '?')}. End it with "
-            "Normalize."
-        )
-    if sample_shape is not None and sample.shape != sample_shape:
-        raise DataError(
-            f"{describe(dataset, index)} becomes an array of shape {sample.shape}, expected {sample_shape} "
-            "as the first picture: a batch needs equal shapes. Put a Resize to (height, width) or a crop "
-            "first."
-        )
-    return sample
-
-
-def describe(dataset: Dataset, index: int) -> str:
-    """A picture's file for a message."""
-    return str(dataset.root / dataset.names[index])
 
 
 def serve(connection: Connection, payload: bytes, memory_name: str, layout: Layout, number: int) -> None:
     """What a worker process runs: tasks from the connection until the trainer closes it or dies.
 
-    Args: payload: (dataset, transform, seed), pickled. number: this worker's place in the header.
+    Args: payload: the recipe, pickled. number: this worker's place in the header.
     """
     _leave_signals_to_the_trainer()
     _end_with_the_trainer()
@@ -147,9 +101,9 @@ def serve(connection: Connection, payload: bytes, memory_name: str, layout: Layo
     try:
         memory = SharedMemory(memory_name)
         views = Views(memory, layout)
-        dataset, transform, seed = pickle.loads(payload)
+        recipe = pickle.loads(payload)
         while (task := _next_task(connection)) is not None:
-            connection.send(_work(task, dataset, transform, seed, views, number))
+            connection.send(_work(task, recipe, layout.sample, views, number))
     except (BrokenPipeError, ConnectionResetError):
         pass  # the trainer is gone, nobody is left to tell
     except Exception as error:
@@ -190,9 +144,8 @@ def _next_task(connection: Connection) -> Task | None:
     return task
 
 
-def _work(task: Task, dataset: Dataset, transform: Transform, seed: int, views: Views, number: int) -> Reply:
+def _work(task: Task, recipe: Recipe, expected: Sample, views: Views, number: int) -> Reply:
     """Fill a slot, picture by picture; an error becomes a reply, and the worker lives on."""
-    shape = views.images.shape[2:]
     reply = Reply(task.generation, task.batch)
     try:
         for row in range(task.pictures):
@@ -200,7 +153,7 @@ def _work(task: Task, dataset: Dataset, transform: Transform, seed: int, views: 
                 break  # the trainer left this epoch
             index = int(views.indices[task.slot, row])
             views.header[1 + number] = index
-            views.images[task.slot, row] = prepare(dataset, transform, index, seed, task.epoch, shape)
+            views.samples[task.slot, row] = recipe.prepare(index, task.epoch, expected)
     except DataError as error:
         reply = Reply(task.generation, task.batch, str(error), traceback.format_exc())
     views.header[1 + number] = IDLE  # not in a `finally`: what ends the worker must leave the index behind

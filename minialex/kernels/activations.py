@@ -137,9 +137,10 @@ def tanh_backward_loop(dy: Array, y: Array, dx: Array) -> None:
 
 
 # What is worth a thread: these do little with an element, or do several at once.
-MANY = 1 << 17
+MANY = 1 << 18
 _sigmoid_float32 = per_image(jit(sigmoid_loop, fastmath=("contract",)), 2, MANY)
 _sigmoid_float64 = per_image(jit(sigmoid_reference), 2)
+sigmoid_backward_numba = per_image(jit(sigmoid_backward_loop), 3, MANY)
 
 
 def sigmoid_numba(x: Array, y: Array) -> None:
@@ -173,7 +174,7 @@ sigmoid_backward = Kernel(
     outputs=("dx",),
     reference=sigmoid_backward_reference,
     array=sigmoid_backward_array,
-    numba=per_image(jit(sigmoid_backward_loop), 3, MANY),
+    numba=sigmoid_backward_numba,
 )
 tanh_forward = Kernel(
     "tanh_forward",

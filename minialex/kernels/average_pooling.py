@@ -182,19 +182,21 @@ _side_by_side, _spread = jit(side_by_side), jit(spread_columns)
 
 
 # Pixels that are worth a thread.
-MANY = 1 << 17
+MANY = 1 << 18
+average_pool_numba = per_image(jit(average_pool_rows), 2, MANY)
+average_pool_backward_numba = per_image(jit(average_pool_backward_rows), 2, MANY)
 
 average_pool_forward = Kernel(
     "average_pool_forward",
     outputs=("y",),
     reference=average_pool_reference,
     array=average_pool_array,
-    numba=per_image(jit(average_pool_rows), 2, MANY),
+    numba=average_pool_numba,
 )
 average_pool_backward = Kernel(
     "average_pool_backward",
     outputs=("dx",),
     reference=average_pool_backward_reference,
     array=average_pool_backward_array,
-    numba=per_image(jit(average_pool_backward_rows), 2, MANY),
+    numba=average_pool_backward_numba,
 )

@@ -18,8 +18,12 @@ class LeNet(nn.Module):
     radial basis functions.
 
     Shapes: x (N, 1, 28, 28) -> logits (N, num_classes).
+    With `fused`, which can be set at any time, the layers of `features` run by fused operations (see
+    `nn.run_fused`): less time and memory for the same numbers.
     Source: LeCun, Bottou, Bengio, Haffner 1998.
     """
+
+    fused = True
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
@@ -47,7 +51,7 @@ class LeNet(nn.Module):
             raise ShapeError(
                 f"{self.name}: images must be (N, {', '.join(map(str, expected))}), got shape {x.shape}"
             )
-        return self.classifier(self.features(x))
+        return self.classifier(nn.run_fused(self.features, x) if self.fused else self.features(x))
 
 
 def lenet5(num_classes: int = 10) -> LeNet:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from minialex import ops
-from minialex.nn.activations import ReLU
+from minialex.nn.activations import ReLU, Sigmoid
 from minialex.nn.layers import Conv2d, LocalResponseNorm
 from minialex.nn.module import Module
-from minialex.nn.pooling import MaxPool2d
+from minialex.nn.pooling import AvgPool2d, MaxPool2d
 from minialex.tensor import Tensor
 
 __all__ = ["run_fused"]
 
 # Exactly these: a subclass may compute something else.
-FUSIBLE = (Conv2d, LocalResponseNorm, MaxPool2d, ReLU)
+FUSIBLE = (AvgPool2d, Conv2d, LocalResponseNorm, MaxPool2d, ReLU, Sigmoid)
 
 
 def run_fused(layers: Iterable[Module], x: Tensor) -> Tensor:
@@ -23,6 +23,7 @@ def run_fused(layers: Iterable[Module], x: Tensor) -> Tensor:
         ReLU, LocalResponseNorm, MaxPool2d    relu_lrn_max_pool2d
         ReLU, MaxPool2d                       relu_max_pool2d
         Conv2d, ReLU (and no pooling next)    conv2d_relu
+        Sigmoid, AvgPool2d                    sigmoid_avg_pool2d
 
     Every other layer is called by itself, a subclass of these too. Parameters and settings are the layers'.
     """
@@ -34,6 +35,9 @@ def run_fused(layers: Iterable[Module], x: Tensor) -> Tensor:
             case [ReLU(), MaxPool2d() as pool, *_]:
                 x = ops.relu_max_pool2d(x, pool.kernel_size, pool.stride, pool.padding, pool.ceil_mode)
                 count = 2
+            case [Sigmoid(), AvgPool2d() as pool, *_]:
+                window = (pool.kernel_size, pool.stride, pool.padding, pool.ceil_mode)
+                x, count = ops.sigmoid_avg_pool2d(x, *window, pool.count_include_pad), 2
             case [Conv2d(), ReLU(), LocalResponseNorm() | MaxPool2d()]:
                 x, count = rest[0](x), 1  # The ReLU goes with what follows it.
             case [Conv2d() as conv, ReLU(), *_]:

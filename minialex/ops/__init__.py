@@ -23,6 +23,7 @@ from minialex.ops.pooling import (
 )
 from minialex.ops.probabilities import LogSoftmaxOp, SoftmaxOp, log_softmax, softmax
 from minialex.ops.regularization import DropoutOp, dropout
+from minialex.ops.sigmoid_pooling import SigmoidAvgPool2dOp, sigmoid_avg_pool2d
 
 __all__ = [
     "AdaptiveAvgPool2dOp",
@@ -39,6 +40,7 @@ __all__ = [
     "ReluLrnMaxPool2dOp",
     "ReluMaxPool2dOp",
     "ReluOp",
+    "SigmoidAvgPool2dOp",
     "SigmoidOp",
     "SoftmaxOp",
     "TanhOp",
@@ -63,6 +65,7 @@ __all__ = [
     "relu_max_pool2d",
     "reshape",
     "sigmoid",
+    "sigmoid_avg_pool2d",
     "softmax",
     "sum",
     "tanh",

@@ -6,7 +6,7 @@ Each gives the values and the gradients of the ops that it stands for, one after
 
 from __future__ import annotations
 
-from minialex.backend import Array, array_module
+from minialex.backend import Array, empty
 from minialex.cost import Cost
 from minialex.kernels.fused_pooling import relu_lrn_max_pool2d_backward, relu_lrn_max_pool2d_forward
 from minialex.ops.normalization import LocalResponseNormOp
@@ -79,7 +79,7 @@ class ReluLrnMaxPool2dOp(MaxPool2dOp):
 
     def backward(self, dy: Array) -> Gradients:
         x, argmax = self.saved
-        dx = array_module(dy).empty(x.shape, dtype=dy.dtype)
+        dx = empty(x.shape, dy)
         relu_lrn_max_pool2d_backward(dy, argmax, x, dx, *self._parameters)
         return (dx,)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minialex.backend import Array, array_module
+from minialex.backend import Array, empty
 from minialex.cost import Cost
 from minialex.kernels.local_response_norm import lrn_backward, lrn_forward
 from minialex.shapes import Shape, ShapeError, as_int, require_ndim
@@ -51,13 +51,13 @@ class LocalResponseNormOp(Op):
 
     def forward(self, x: Array) -> Array:
         self.save(x)
-        y = array_module(x).empty(x.shape, dtype=x.dtype)
+        y = empty(x.shape, x)
         lrn_forward(x, y, self.lower, self.upper, self.alpha, self.beta, self.k)
         return y
 
     def backward(self, dy: Array) -> Gradients:
         (x,) = self.saved
-        dx = array_module(dy).empty(dy.shape, dtype=dy.dtype)
+        dx = empty(dy.shape, dy)
         lrn_backward(dy, x, dx, self.lower, self.upper, self.alpha, self.beta, self.k)
         return (dx,)
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from minialex.backend import Array, array_module
+from minialex.backend import Array, empty
 from minialex.cost import Cost
 from minialex.kernels.average_pooling import (
     Bounds,
@@ -111,15 +111,15 @@ class MaxPool2dOp(_WindowOp):
 
     def outputs(self, x: Array) -> tuple[Array, Array]:
         """Empty arrays for y and for the winners' cells."""
-        output, xp = self.shape(x.shape), array_module(x)
+        output = self.shape(x.shape)
         # With ReLU there is one number more, for a window without a winner.
         numbers = self.kernel_size[0] * self.kernel_size[1] + self.rectify
         dtype = np.uint8 if numbers <= 2**8 else np.uint16 if numbers <= 2**16 else np.uint32
-        return xp.empty(output, dtype=x.dtype), xp.empty(output, dtype=dtype)
+        return empty(output, x), empty(output, x, dtype)
 
     def backward(self, dy: Array) -> Gradients:
         (argmax,) = self.saved
-        dx = array_module(dy).empty(self.input_shapes[0], dtype=dy.dtype)
+        dx = empty(self.input_shapes[0], dy)
         max_pool2d_backward(dy, argmax, dx, self.kernel_size, self.stride, self.padding)
         return (dx,)
 
@@ -198,16 +198,22 @@ def _average_cost(x: Shape, y: Shape, bounds: tuple[Bounds, Bounds], itemsize: i
     return Cost.of(_window_cells(x, *bounds) + divisions, x, y, itemsize=itemsize)
 
 
-def _average(x: Array, bounds: tuple[Bounds, Bounds]) -> Array:
+def bounds_arrays(bounds: tuple[Bounds, Bounds]) -> tuple[Array, Array]:
+    """The bounds as the kernels take them: (OH, 3) and (OW, 3)."""
     rows, cols = (np.asarray(b, dtype=np.int64) for b in bounds)
-    y = array_module(x).empty((*x.shape[:2], len(rows), len(cols)), dtype=x.dtype)
+    return rows, cols
+
+
+def _average(x: Array, bounds: tuple[Bounds, Bounds]) -> Array:
+    rows, cols = bounds_arrays(bounds)
+    y = empty((*x.shape[:2], len(rows), len(cols)), x)
     average_pool_forward(x, y, rows, cols)
     return y
 
 
 def _average_backward(dy: Array, x_shape: Shape, bounds: tuple[Bounds, Bounds]) -> Array:
-    rows, cols = (np.asarray(b, dtype=np.int64) for b in bounds)
-    dx = array_module(dy).empty(x_shape, dtype=dy.dtype)
+    rows, cols = bounds_arrays(bounds)
+    dx = empty(x_shape, dy)
     average_pool_backward(dy, dx, rows, cols)
     return dx
 

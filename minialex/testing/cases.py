@@ -29,6 +29,7 @@ from minialex.ops import (
     ReluLrnMaxPool2dOp,
     ReluMaxPool2dOp,
     ReluOp,
+    SigmoidAvgPool2dOp,
     SigmoidOp,
     SoftmaxOp,
     TanhOp,
@@ -349,6 +350,7 @@ def _fused_poolings() -> list[Case]:
         # Half of the pixels are below zero, so that some windows have nothing left; and all of them are.
         for x in (grid(*shape), -positive(*shape)):
             rows.append(Case(ReluMaxPool2dOp, (x,), params, references.relu_max_pool2d, bad))
+        rows.append(Case(SigmoidAvgPool2dOp, (grid(*shape),), params, references.sigmoid_avg_pool2d, bad))
         both = {**norm, **params}
         rows.append(Case(ReluLrnMaxPool2dOp, (grid(*shape),), both, references.relu_lrn_max_pool2d, bad))
     # With ReLU, 256 cells need 257 numbers. The windows above see nothing above zero, those below do.

@@ -309,6 +309,11 @@ def max_pool2d(
     return y
 
 
+def sigmoid_avg_pool2d(x: Array, **geometry: Any) -> Array:
+    """One after another."""
+    return avg_pool2d(sigmoid(x), **geometry)
+
+
 def relu_max_pool2d(x: Array, **geometry: Any) -> Array:
     """By the kernel's loops: ReLU of the largest is the largest of what ReLU gives."""
     return max_pool2d(x, **geometry, rectify=True)

@@ -7,13 +7,16 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from minialex.data import parse_bytes
 from minialex.errors import CheckpointError, UsageError
 from minialex.train.schedule import ScheduleSpec
 
 # What a run may be continued with: nothing here changes the numbers that are computed, epochs only how many.
-MAY_CHANGE_ON_RESUME = frozenset({"data", "device", "epochs", "workers", "save_every", "on_bad_image", "out"})
-# Not a property of the run: how this call was made.
-_OF_THE_CALL = ("out", "resume", "overwrite", "given")
+MAY_CHANGE_ON_RESUME = frozenset(
+    {"data", "device", "epochs", "workers", "cache", "cache_budget", "save_every", "on_bad_image", "out"}
+)
+# Not a property of the run: how this call was made, and on what machine.
+_OF_THE_CALL = ("out", "resume", "overwrite", "given", "cache", "cache_budget")
 
 # What each optimiser starts from: Adam as in the course's recipe, SGD as in the 2012 paper.
 RECIPES: dict[str, dict[str, float]] = {
@@ -42,7 +45,12 @@ class TrainConfig:
         seed: decides the weights at the start, the split, the order, the crops and the dropout.
         split: percentages "train/validation/test", or "train/validation".
         limit: pictures to use in all, as many of each class as its share; None for all.
-        workers: processes that load pictures; None chooses by the number of cores.
+        workers: processes that load pictures; 0 loads them in the trainer's own threads, between the steps;
+            None takes 0 for the CPU, and for a GPU the number of cores.
+        cache: where decoded pictures are kept for the next epoch: "none", "memory", which is the trainer's
+            own and so without workers, or "disk", in the folder of caches; None takes memory without workers
+            and disk with them. cache_budget: the most that they may take, such as "500MB"; None takes 2 GB,
+            and of the memory at most a quarter of what is available.
         save_every: steps between two savings; None saves once a minute. Every epoch is saved anyway.
         out: the run's folder; None makes runs/MODEL-1, -2, ...
         resume: a run's folder, or the checkpoint in it, to go on from.
@@ -70,6 +78,8 @@ class TrainConfig:
     split: str = "80/10/10"
     limit: int | None = None
     workers: int | None = None
+    cache: Literal["none", "memory", "disk"] | None = None
+    cache_budget: str | None = None
     save_every: int | None = None
     out: str | None = None
     resume: str | None = None
@@ -89,12 +99,27 @@ class TrainConfig:
             raise UsageError(f"--optimizer must be adam or sgd, got {self.optimizer!r}")
         if self.on_bad_image not in ("stop", "skip"):
             raise UsageError(f"--on-bad-image must be stop or skip, got {self.on_bad_image!r}")
+        self._check_cache()
         if self.optimizer == "adam" and self.momentum:
             raise UsageError("--momentum belongs to --optimizer sgd; Adam has its own running means")
         ScheduleSpec.parse(self.schedule)
         recipe = RECIPES[self.optimizer]
         missing = {name: value for name, value in recipe.items() if getattr(self, name) is None}
         return dataclasses.replace(self, **missing)  # type: ignore[arg-type]
+
+    def _check_cache(self) -> None:
+        if self.cache not in (None, "none", "memory", "disk"):
+            raise UsageError(f"--cache must be none, memory or disk, got {self.cache!r}")
+        if self.cache == "memory" and self.workers:
+            raise UsageError(
+                f"--cache memory is the trainer's own, and --workers {self.workers} asks for other "
+                "processes; use --cache disk, which the system keeps in memory for all, or --workers 0"
+            )
+        if self.cache_budget is not None:
+            try:
+                parse_bytes(self.cache_budget)
+            except UsageError as error:
+                raise UsageError(f"--cache-budget {error}") from error
 
     def _check_numbers(self) -> None:
         for name in ("epochs", "batch_size", "accumulate", "limit", "save_every"):

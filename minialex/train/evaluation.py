@@ -9,7 +9,8 @@ import numpy as np
 
 from minialex import ops
 from minialex.backend import to_device, to_numpy
-from minialex.tensor import Tensor, no_grad
+from minialex.tensor import no_grad
+from minialex.train.input_pipeline import input_tensor
 from minialex.train.metrics import Evaluation, RunningMean
 
 Noted = Callable[[int, RunningMean], object]
@@ -26,7 +27,7 @@ def evaluate(model: Any, batches: Iterable[Any], device: str, noted: Noted | Non
     probabilities, labels, indices = [], [], []
     with no_grad():
         for batch in batches:
-            logits = model(Tensor(batch.images, device=device))
+            logits = model(input_tensor(batch, device))
             loss = ops.cross_entropy(logits, to_device(batch.labels, device)).item()
             shares = to_numpy(ops.softmax(logits, axis=-1).data)
             mean.add(loss, int((shares.argmax(axis=1) == batch.labels).sum()), len(batch.labels))

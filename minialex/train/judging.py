@@ -14,6 +14,7 @@ from minialex.errors import CheckpointError, DataError, UsageError
 from minialex.train.checkpoint import Checkpoint
 from minialex.train.config import TrainConfig
 from minialex.train.evaluation import evaluate
+from minialex.train.input_pipeline import count_threads
 from minialex.train.metrics import Evaluation, wilson_interval
 from minialex.train.predictor import Predictor
 from minialex.train.reporter import Reporter
@@ -78,7 +79,9 @@ def judge(
     part, indices = _choose(part, dataset, checkpoint, config, checkpoint_path, reporter, data is not None)
     if not len(indices):
         raise UsageError(f"--part {part}: the run's split has no such part; it was --split {config.split}")
-    loader = Loader(dataset, indices, predictor.transform, batch_size, workers=workers)
+    loader = Loader(
+        dataset, indices, predictor.transform, batch_size, workers=workers, threads=count_threads()
+    )
     with loader, reporter.bar(part, 0, len(loader)) as bar:
         evaluation = evaluate(predictor.model, loader.epoch(0), predictor.device, bar.update)
     evaluation = _relabelled(evaluation, known)

@@ -13,12 +13,18 @@ class LayerNames:
 
     def __init__(self, model: Any) -> None:
         self._names = {id(module): name for name, module in model.named_modules()}
+        self._owners = {id(p): name.rpartition(".")[0] for name, p in model.named_parameters()}
         self._layers: dict[int, str] = {}
 
     def layer(self, event: Event) -> str:
-        """The path of the layer that called the op; "" for the network itself and for what is outside it."""
+        """The path of the layer whose parameter the op is given, else of the one that called it.
+
+        The first of these for ops that do the work of several layers; "" for what is outside of all layers.
+        """
         if event.phase == "forward":
-            self._layers[event.op.order] = self._names.get(id(active_module()), "")
+            owners = [self._owners[id(t)] for t in event.inputs if id(t) in self._owners]
+            called = self._names.get(id(active_module()), "")
+            self._layers[event.op.order] = owners[0] if owners else called
         return self._layers.get(event.op.order, "")
 
     def place(self, event: Event) -> str:

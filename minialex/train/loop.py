@@ -19,6 +19,7 @@ from minialex.data import Loader
 from minialex.errors import NumericalError
 from minialex.train.checkpoint import Best, Position
 from minialex.train.commands import minialex_command
+from minialex.train.compiling import CompileNotice
 from minialex.train.config import RECIPES, TrainConfig
 from minialex.train.diagnose import Advice, Monitor
 from minialex.train.evaluation import evaluate
@@ -67,7 +68,8 @@ def _go(run: Run, program: str) -> TrainResult:
         stop = stack.enter_context(StopRequest())
         write_beginnings(run)
         announce(run)
-        loop = Loop(run, stop, program)
+        notice = stack.enter_context(CompileNotice(run.reporter.note))
+        loop = Loop(run, stop, program, notice)
         stack.callback(loop.close)
         while run.position.epoch <= run.config.epochs:
             loop.epoch()
@@ -77,8 +79,8 @@ def _go(run: Run, program: str) -> TrainResult:
 class Loop:
     """One run's loaders, stepper and watchers, and the passes over the data."""
 
-    def __init__(self, run: Run, stop: StopRequest, program: str) -> None:
-        self.run, self.stop, self.program = run, stop, program
+    def __init__(self, run: Run, stop: StopRequest, program: str, notice: CompileNotice) -> None:
+        self.run, self.stop, self.program, self.notice = run, stop, program, notice
         self.stepper = Stepper(run.model, run.optimizer, run.device, run.config.seed, run.config.clip_norm)
         # From the rate that the user chose; a schedule may have lowered the present one.
         lr, usual = run.config.lr, RECIPES[run.config.optimizer]["lr"]
@@ -87,7 +89,7 @@ class Loop:
         self.monitor = Monitor(run.model, labels, self._advice, run.reporter.warn)
         self._loaders: dict[str, Loader] = {}
         self._saved_at = self._clock = self._drawn_at = perf_counter()
-        self._last_images: Any = None
+        self._last_batch: Any = None
 
     def loader(self, part: str) -> Loader:
         """The loader of a part, made at its first use: its workers cost time and memory."""
@@ -117,8 +119,8 @@ class Loop:
         )
         self._end_epoch(record)
         run.reporter.say(record.line())
-        if self._last_images is not None:
-            self.monitor.epoch_done(record.epoch, run.position.step, mean.loss, self._last_images)
+        if self._last_batch is not None:
+            self.monitor.epoch_done(record.epoch, run.position.step, mean.loss, self._last_batch.images)
         self._check_stop()
 
     def _steps(self) -> None:
@@ -149,10 +151,11 @@ class Loop:
                 self.stepper.add_gradients(batch, number, len(batch.labels) / in_step, mean)
             before = self.monitor.weights_before(run.position.step)
             self.stepper.update(batch, number, count)
+            self.notice.step_done()
         except NumericalError as error:
             raise NumericalError(self._breakdown_text(error)) from error
         self.monitor.update_done(before)
-        self._last_images = batch.images
+        self._last_batch = batch
         now = perf_counter()
         mean.seconds += now - self._clock
         self._clock = now

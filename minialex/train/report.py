@@ -63,6 +63,8 @@ def announce(run: Run) -> None:
     test_text = f"{test:,} to test on" if test else "none to test on"
     say(f"split: {training:,} pictures to train on, {validation:,} to choose the best epoch by, {test_text}")
     say(f"classes: {', '.join(run.parts.dataset.classes)}")
+    if run.cache is not None:
+        say(f"caching decoded pictures: {run.cache!r}")
     say()
     say(parameter_table(run.config.model, run.model))
     say()

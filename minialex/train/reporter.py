@@ -38,6 +38,10 @@ class Reporter:
         """Something that the user should know, though the run goes on."""
         print(for_stream(f"warning: {text}", sys.stderr), file=sys.stderr, flush=True)
 
+    def note(self, text: str) -> None:
+        """Something that explains a delay, and belongs into no result: it goes to standard error."""
+        print(for_stream(text, sys.stderr), file=sys.stderr, flush=True)
+
     @contextmanager
     def bar(self, title: str, done: int, total: int) -> Iterator[Bar]:
         """A bar over `total` batches, of which `done` are done."""
@@ -106,6 +110,10 @@ class TerminalReporter(Reporter):
         """A line above the bar, in yellow."""
         text = wrapped(f"warning: {text}", self._console.width)
         self._console.print(text, markup=False, style="yellow")
+
+    def note(self, text: str) -> None:
+        """A line above the bar, dim."""
+        self._console.print(text, markup=False, style="dim")
 
     @contextmanager
     def bar(self, title: str, done: int, total: int) -> Iterator[Bar]:

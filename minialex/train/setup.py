@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from minialex import models, optim
-from minialex.data import Loader, Split, open_dataset, parse_fractions, stratified_split, subset
+from minialex.data import Loader, PictureCache, Split, open_dataset, parse_fractions, stratified_split, subset
 from minialex.data.transforms import transform_from_config
 from minialex.errors import CheckpointError, DataError
 from minialex.rng import random_scope
@@ -25,6 +24,7 @@ from minialex.train.config import TrainConfig
 from minialex.train.device import choose_device
 from minialex.train.files import atomic_write
 from minialex.train.history import EpochRecord
+from minialex.train.input_pipeline import count_threads, count_workers, open_cache
 from minialex.train.machine import differences, environment
 from minialex.train.metrics import RunningMean
 from minialex.train.preprocessing import preprocessing_config
@@ -39,8 +39,6 @@ from minialex.train.run_folder import (
     refuse_older_run,
 )
 from minialex.train.schedule import ScheduleSpec
-
-MOST_WORKERS = 8
 
 
 @dataclass
@@ -74,6 +72,7 @@ class Run:
     running: RunningMean = field(default_factory=RunningMean)
     history: list[EpochRecord] = field(default_factory=list)
     best: Best | None = None
+    cache: PictureCache | None = None
 
     def checkpoint(self) -> Checkpoint:
         """The run as it stands, on the host."""
@@ -113,16 +112,10 @@ class Run:
             self.config.batch_size,
             shuffle=training,
             seed=self.config.seed,
-            workers=count_workers(self.config.workers),
+            workers=count_workers(self.config, self.device),
+            threads=count_threads(),
+            cache=self.cache,
         )
-
-
-def count_workers(workers: int | None) -> int:
-    """The processes that load pictures: as asked, else one a core besides the one that trains, at most 8."""
-    if workers is not None:
-        return workers
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(MOST_WORKERS, cores - 1)
 
 
 def prepare(config: TrainConfig, reporter: Reporter) -> Run:
@@ -131,12 +124,16 @@ def prepare(config: TrainConfig, reporter: Reporter) -> Run:
     Raises: UsageError, DataError, CheckpointError, DeviceError, OutputError, each saying what to do.
     """
     if config.resume is None:
-        return _begin(config.checked(), reporter)
-    path = find_checkpoint(config.resume)
-    checkpoint = load_checkpoint(path)
-    return _go_on(
-        config.resumed(TrainConfig.from_dict(checkpoint.config)).checked(), path, checkpoint, reporter
-    )
+        run = _begin(config.checked(), reporter)
+    else:
+        path = find_checkpoint(config.resume)
+        checkpoint = load_checkpoint(path)
+        config = config.resumed(TrainConfig.from_dict(checkpoint.config)).checked()
+        run = _go_on(config, path, checkpoint, reporter)
+    dataset, split = run.parts.dataset, run.parts.split
+    digests = (dataset.digest(int(i)) for part in (split.train, split.validation, split.test) for i in part)
+    run.cache = open_cache(run.config, count_workers(run.config, run.device), digests)
+    return run
 
 
 def _begin(config: TrainConfig, reporter: Reporter) -> Run:

@@ -13,8 +13,8 @@ from minialex.backend import array_module, one_blas_thread, to_device
 from minialex.errors import NumericalError
 from minialex.optim import clip_grad_norm_
 from minialex.rng import random_scope
-from minialex.tensor import Tensor
 from minialex.train.diagnose import euclidean, explain_breakdown
+from minialex.train.input_pipeline import input_tensor
 from minialex.train.metrics import RunningMean
 
 # A gradient whose square is beyond float32 cannot be stepped along.
@@ -43,7 +43,7 @@ class Stepper:
         """
         labels = to_device(batch.labels, self.device)
         with random_scope(self.seed, number):
-            logits = self.model(Tensor(batch.images, device=self.device))
+            logits = self.model(input_tensor(batch, self.device))
             loss = ops.cross_entropy(logits, labels)
             value = loss.item()
             if not math.isfinite(value):

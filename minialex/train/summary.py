@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from minialex.tensor import Event, Tensor, no_grad, observe
-from minialex.train.layers import LayerNames
 from minialex.train.reporter import table
+from minialex.train.spans import LayerSpans
 
 
 @dataclass(frozen=True)
@@ -72,10 +72,10 @@ def summarize(model: Any, name: str = "model", batch: int = 1) -> Summary:
 
     Args: model: with attributes image_size and channels, as those of minialex.models.
     """
-    names = LayerNames(model)
+    spans = LayerSpans(model)
     parameters = {id(p) for p in model.parameters()}
     counted: set[int] = set()
-    rows: list[Row] = []
+    rows: list[tuple[int, Row]] = []
 
     def look(event: Event) -> None:
         if event.phase != "forward":
@@ -85,8 +85,9 @@ def summarize(model: Any, name: str = "model", batch: int = 1) -> Summary:
         output = event.outputs[0]
         cost = event.op.cost(*(t.shape for t in event.inputs))
         size = sum(t.size for t in new)
-        layer = names.layer(event)
-        rows.append(Row(layer, event.op.name, output.shape, size, int(cost.flops), output.data.nbytes))
+        spans.see(event)
+        row = Row("", event.op.name, output.shape, size, int(cost.flops), output.data.nbytes)
+        rows.append((event.op.order, row))
 
     shape = (batch, model.channels, model.image_size, model.image_size)
     was_training = model.training
@@ -95,4 +96,5 @@ def summarize(model: Any, name: str = "model", batch: int = 1) -> Summary:
         model(Tensor(np.zeros(shape, np.float32)))
     if was_training:
         model.train()
-    return Summary(name, shape, tuple(rows))
+    layers = spans.resolve()
+    return Summary(name, shape, tuple(replace(row, layer=layers[order]) for order, row in rows))

@@ -139,6 +139,38 @@ def test_local_response_norm(number: int, variant: str, dtype: str) -> None:
     )
 
 
+@pytest.mark.parametrize("normalised", [False, True])
+def test_fused_pooling(number: int, variant: str, dtype: str, normalised: bool) -> None:
+    """ReLU, perhaps LRN, and max-pooling in one, against PyTorch's one after another."""
+    stream = Stream(number, "test", item=13)
+    kernel, stride = pair_below(stream, 1, 5), pair_below(stream, 1, 4)
+    padding = (stream.integers(0, kernel[0] // 2 + 1), stream.integers(0, kernel[1] // 2 + 1))
+    window: dict[str, Any] = {
+        "kernel_size": kernel,
+        "stride": stride,
+        "padding": padding,
+        "ceil_mode": stream.choice([False, True]),
+    }
+    norm = (stream.integers(1, 7), stream.uniform(0.1, 2.0), stream.choice([0.75, 1.1]), 1.5)
+    arrays = [stream.normal(shape=picture(stream))]
+    if normalised:
+        compare(
+            lambda x: ops.relu_lrn_max_pool2d(x, *norm, dialect="torch", **window),
+            lambda x: F.max_pool2d(F.local_response_norm(F.relu(x), *norm), **window),
+            arrays,
+            dtype,
+            variant,
+        )
+    else:
+        compare(
+            lambda x: ops.relu_max_pool2d(x, **window),
+            lambda x: F.max_pool2d(F.relu(x), **window),
+            arrays,
+            dtype,
+            variant,
+        )
+
+
 @pytest.mark.parametrize("name", ["relu", "sigmoid", "tanh"])
 def test_activations(number: int, variant: str, dtype: str, name: str) -> None:
     x = Stream(number, "test", item=6).normal(std=3.0, shape=(3, 5, 4))

@@ -6,84 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torch_models import as_torch, twin
 
 import minialex as mx
 from minialex import models, nn, ops, optim
 from minialex.rng import Stream
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'minialex[bench]'")
-
-
-class TorchLocalResponseNorm(torch.nn.Module):
-    """The paper's dialect by PyTorch's operation, which divides alpha by size: ours goes in times size."""
-
-    def __init__(self, layer: nn.LocalResponseNorm) -> None:
-        super().__init__()
-        assert layer.size % 2 == 1
-        self.norm = torch.nn.LocalResponseNorm(layer.size, layer.alpha * layer.size, layer.beta, layer.k)
-
-    def forward(self, x: Any) -> Any:
-        return self.norm(x)
-
-
-def equal_sides(padding: tuple[tuple[int, int], tuple[int, int]]) -> tuple[int, int]:
-    """(ph, pw), which is all that PyTorch's layers take."""
-    (top, bottom), (left, right) = padding
-    assert (top, left) == (bottom, right)
-    return top, left
-
-
-def as_torch(layer: nn.Module) -> Any:
-    """PyTorch's layer for one of ours, weights apart."""
-    match layer:
-        case nn.Sequential():
-            return torch.nn.Sequential(*(as_torch(child) for child in layer))
-        case nn.Conv2d():
-            return torch.nn.Conv2d(
-                layer.in_channels,
-                layer.out_channels,
-                layer.kernel_size,
-                layer.stride,
-                equal_sides(layer.padding),
-                layer.dilation,
-                layer.groups,
-                bias=layer.bias is not None,
-            )
-        case nn.Linear():
-            return torch.nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None)
-        case nn.LocalResponseNorm():
-            return TorchLocalResponseNorm(layer)
-        case nn.MaxPool2d():
-            return torch.nn.MaxPool2d(
-                layer.kernel_size, layer.stride, equal_sides(layer.padding), ceil_mode=layer.ceil_mode
-            )
-        case nn.AvgPool2d():
-            return torch.nn.AvgPool2d(
-                layer.kernel_size,
-                layer.stride,
-                equal_sides(layer.padding),
-                ceil_mode=layer.ceil_mode,
-                count_include_pad=layer.count_include_pad,
-            )
-        case nn.AdaptiveAvgPool2d():
-            return torch.nn.AdaptiveAvgPool2d(layer.target)
-        case nn.Dropout():
-            return torch.nn.Identity()
-        case nn.ReLU() | nn.Sigmoid() | nn.Flatten():
-            return getattr(torch.nn, type(layer).__name__)()
-    raise AssertionError(f"no PyTorch layer for {type(layer).__name__}")
-
-
-def twin(model: nn.Module) -> Any:
-    """A PyTorch model with the names and the weights of ours."""
-    children = {name: as_torch(child) for name, child in model.named_children()}
-    theirs = torch.nn.Sequential()
-    for name, child in children.items():
-        if name == "classifier" and "features" in children:
-            theirs.add_module("flatten_before_classifier", torch.nn.Flatten())
-        theirs.add_module(name, child)
-    theirs.load_state_dict({name: torch.tensor(array) for name, array in model.state_dict().items()})
-    return theirs
 
 
 LAYERS = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -82,5 +83,7 @@ class SaysWhatIsImported(Pictures):
     UNWANTED = ("numba", "cupy", "matplotlib", "rich", "typer", "minialex.train", "minialex.cli")
 
     def load(self, index: int) -> Image.Image:
+        if multiprocessing.parent_process() is not None:
+            assert os.environ["MINIALEX_NUM_THREADS"] == os.environ["OMP_NUM_THREADS"] == "1"
         present = [name for name in self.UNWANTED if name in sys.modules]
         return Image.new("RGB", (4, 4), (len(present), 0, 0))

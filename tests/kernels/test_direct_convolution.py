@@ -32,13 +32,8 @@ def geometry_of(options: dict[str, Any]) -> tuple[Any, ...]:
 def arrays(x: tuple[int, ...], weight: tuple[int, ...], options: dict[str, Any], dtype: str) -> list[Any]:
     """x, weight, bias and dy."""
     _, ((top, bottom), (left, right)), (DH, DW), _ = geometry_of(options)
-    y = (
-        x[0],
-        weight[0],
-        x[2] + top + bottom - DH * (weight[2] - 1),
-        x[3] + left + right - DW * (weight[3] - 1),
-    )
-    stream = rng.Stream(0, "test")
+    OH, OW = x[2] + top + bottom - DH * (weight[2] - 1), x[3] + left + right - DW * (weight[3] - 1)
+    stream, y = rng.Stream(0, "test"), (x[0], weight[0], OH, OW)
     return [stream.normal(shape=shape).astype(dtype) for shape in (x, weight, weight[:1], y)]
 
 

@@ -32,6 +32,9 @@ from minialex.train.schedule import ScheduleSpec
         ({"seed": -1}, "--seed"),
         ({"on_bad_image": "cry"}, "--on-bad-image"),
         ({"schedule": "stairs"}, "is not one of constant"),
+        ({"cache": "tape"}, "--cache must be none, memory or disk, got 'tape'"),
+        ({"cache": "memory", "workers": 2}, "--cache memory is the trainer's own, and --workers 2"),
+        ({"cache_budget": "much"}, "--cache-budget 'much' is no number of bytes"),
     ],
 )
 def test_options_that_make_no_sense(options: dict[str, Any], message: str) -> None:
@@ -56,6 +59,13 @@ def test_a_resumed_run_goes_on_with_its_own_options() -> None:
     assert (resumed.lr, resumed.epochs, resumed.batch_size, resumed.resume) == (0.1, 5, 4, "runs/x")
     longer = TrainConfig(resume="runs/x", epochs=7, workers=3, device="cpu").resumed(saved)
     assert (longer.epochs, longer.workers, longer.device, longer.lr) == (7, 3, "cpu", 0.1)
+
+
+def test_the_cache_belongs_to_the_call() -> None:
+    saved = TrainConfig(cache="disk", cache_budget="1GB").checked().to_dict()
+    assert not {"cache", "cache_budget"} & set(saved)  # a run of an older version resumes, too
+    resumed = TrainConfig(resume="x", cache="none").resumed(TrainConfig.from_dict(saved))
+    assert (resumed.cache, resumed.cache_budget) == ("none", None)
 
 
 def test_an_option_that_is_given_counts_even_if_it_is_the_default() -> None:

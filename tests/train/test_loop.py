@@ -149,13 +149,14 @@ def test_accumulated_batches_step_like_one_large_batch(config: Make, reporter: A
     """48 pictures: batches of 5 and of 20 end with an incomplete one; four of 5 weigh as one of 20."""
     small = prepare(config(batch_size=5, accumulate=4, augment=False), reporter)
     large = prepare(config(batch_size=20, augment=False, out=f"{small.folder.path}-large"), reporter)
+    from minialex.train.compiling import CompileNotice
     from minialex.train.interrupt import StopRequest
     from minialex.train.loop import Loop
 
     for run in (small, large):
         run.model.eval()  # Dropout draws one mask a batch, and so differs between four batches and one.
         run.model.train = lambda mode=True: None
-        loop = Loop(run, StopRequest(), "train")
+        loop = Loop(run, StopRequest(), "train", CompileNotice(reporter.note))
         loop._steps()
         loop.close()
         run.folder.close()

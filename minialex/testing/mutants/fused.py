@@ -7,8 +7,15 @@ from typing import Any
 import numpy as np
 
 from minialex.backend import Array
-from minialex.kernels import fused_pooling, local_response_norm, max_pooling
-from minialex.ops import ReluLrnMaxPool2dOp, ReluMaxPool2dOp
+from minialex.kernels import (
+    activations,
+    average_pooling,
+    fused_pooling,
+    local_response_norm,
+    max_pooling,
+    sigmoid_pooling,
+)
+from minialex.ops import ReluLrnMaxPool2dOp, ReluMaxPool2dOp, SigmoidAvgPool2dOp
 from minialex.tensor import Gradients
 from minialex.testing.mutants.planting import wrong_kernel, wrong_method
 
@@ -58,3 +65,24 @@ def _scale_of_x(right: Any, op: Any, dy: Array) -> Gradients:
     max_pooling.max_pool2d_backward_reference(dy, argmax, dnormalised, *op._parameters[1:])
     local_response_norm.lrn_backward_reference(dnormalised, x, dx, *op._parameters[0])
     return (np.where(x > 0, dx, 0).astype(dx.dtype),)
+
+
+@wrong_kernel(
+    SigmoidAvgPool2dOp,
+    sigmoid_pooling.sigmoid_average_pool_backward,
+    "sigmoid_avg_pool2d spreads its gradient and forgets the sigmoid's",
+)
+def _only_spread(right: Any, dy: Array, sigmoids: Array, dx: Array, *bounds: Array) -> None:
+    right(dy, np.full_like(sigmoids, 0.5), dx, *bounds)
+    dx *= 4
+
+
+@wrong_kernel(
+    SigmoidAvgPool2dOp,
+    sigmoid_pooling.sigmoid_average_pool_forward,
+    "sigmoid_avg_pool2d pools before the sigmoid",
+)
+def _sigmoid_last(right: Any, x: Array, sigmoids: Array, y: Array, *bounds: Array) -> None:
+    right(x, sigmoids, y, *bounds)
+    average_pooling.average_pool_reference(x, y, *bounds)
+    activations.sigmoid_reference(y.reshape(-1), y.reshape(-1))

@@ -1,0 +1,8 @@
+"""A place on sys.path for what tests and benchmarks share."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
