@@ -1,17 +1,18 @@
 """Convolution of small pictures with few channels, straight from the pixels: no column matrix.
 
 At stride 1 a window that moves by one output moves by one pixel, so a whole picture can be done as one long
-row. Each padded picture is laid into a plane of WP = OW + (KW-1)*DW pixels a row; output (p, q) is then element
-t = p*WP + q of
+row. Each padded picture is laid into a plane of WP = OW + (KW-1)*DW pixels a row; output (p, q) is then
+element t = p*WP + q of
 
     sum over c, i, j of weight[f, c, i, j] * plane[c][t + i*DH*WP + j*DW]
 
-and every tap of a filter is a multiply and add over one long stretch, which the compiler does eight pixels at a
-time; the five taps of a row (KW = 5) are taken at once. The (KW-1)*DW elements between one output row and the next are worked out for nothing. Two filters are
-done together, so that pixels are loaded once for both.
+and every tap of a filter is a multiply and add over one long stretch, which the compiler does eight pixels at
+a time; the five taps of a row (KW = 5) are taken at once. The (KW-1)*DW elements between one output row and
+the next are worked out for nothing. Two filters are done together, so that pixels are loaded once for both.
 
-Indices are unsigned: a signed one may be negative, and Numba then looks at each before it is used, which
-keeps the loop from being vectorised.
+Two habits of Numba shape the code. Indices in inner loops are unsigned: a signed one may be negative, so each
+is looked at before it is used, and the loop is not vectorised. And arrays are passed whole, with offsets: a
+slice counts its references with locked instructions, which took a fifth of the time.
 """
 
 from __future__ import annotations
@@ -47,55 +48,78 @@ def direct_is_better(weight_shape: tuple[int, ...], y_shape: tuple[int, ...], st
 
 
 def _add_taps(
-    y0: Array, y1: Array, pixels: Array, taps0: Array, taps1: Array, T: int, under: int, right: int
+    y: Array,
+    y0: int,
+    y1: int,
+    pixels: Array,
+    at: int,
+    taps: Array,
+    a: int,
+    b: int,
+    count: int,
+    T: int,
+    moves: Pair,
 ) -> None:
-    """y0[t] += sum over i and j of taps0[i, j] * pixels[i*under + j*right + t] for t < T, y1 alike.
-
-    Shapes: y0, y1, pixels: one-dimensional; taps0, taps1 (I, 5). The whole numbers are unsigned.
-    """
-    for i in range(np.uint64(len(taps0))):
-        p0 = i * under
+    """y[y0 + t] += sum over i < count, j < 5 of taps[a + 5*i + j] * pixels[at + i*moves[0] + j*moves[1] + t],
+    and y[y1 + t] with taps[b + ...], for t < T. All arrays are one-dimensional."""
+    u0, u1, length, right = np.uint64(y0), np.uint64(y1), np.uint64(T), np.uint64(moves[1])
+    for i in range(count):
+        p0, v, w = np.uint64(at + i * moves[0]), a + 5 * i, b + 5 * i
         p1, p2 = p0 + right, p0 + right + right
         p3, p4 = p2 + right, p2 + right + right
-        a0, a1, a2, a3, a4 = taps0[i, 0], taps0[i, 1], taps0[i, 2], taps0[i, 3], taps0[i, 4]
-        b0, b1, b2, b3, b4 = taps1[i, 0], taps1[i, 1], taps1[i, 2], taps1[i, 3], taps1[i, 4]
-        for t in range(T):
+        a0, a1, a2, a3, a4 = taps[v], taps[v + 1], taps[v + 2], taps[v + 3], taps[v + 4]
+        b0, b1, b2, b3, b4 = taps[w], taps[w + 1], taps[w + 2], taps[w + 3], taps[w + 4]
+        for t in range(length):
             x0, x1, x2 = pixels[p0 + t], pixels[p1 + t], pixels[p2 + t]
             x3, x4 = pixels[p3 + t], pixels[p4 + t]
-            y0[t] = y0[t] + a0 * x0 + a1 * x1 + a2 * x2 + a3 * x3 + a4 * x4
-            y1[t] = y1[t] + b0 * x0 + b1 * x1 + b2 * x2 + b3 * x3 + b4 * x4
+            y[u0 + t] = y[u0 + t] + a0 * x0 + a1 * x1 + a2 * x2 + a3 * x3 + a4 * x4
+            y[u1 + t] = y[u1 + t] + b0 * x0 + b1 * x1 + b2 * x2 + b3 * x3 + b4 * x4
 
 
 def _add_dots(
-    d0: Array, d1: Array, pixels: Array, dtaps0: Array, dtaps1: Array, T: int, under: int, right: int
+    d: Array,
+    d0: int,
+    d1: int,
+    pixels: Array,
+    at: int,
+    dtaps: Array,
+    a: int,
+    b: int,
+    count: int,
+    T: int,
+    moves: Pair,
 ) -> None:
-    """dtaps0[i, j] += sum over t < T of d0[t] * pixels[i*under + j*right + t], dtaps1 alike; as above."""
-    zero = d0.dtype.type(0)
-    for i in range(np.uint64(len(dtaps0))):
-        p0 = i * under
+    """dtaps[a + 5*i + j] += sum over t < T of d[d0 + t] * pixels[at + i*moves[0] + j*moves[1] + t], and
+    dtaps[b + ...] with d[d1 + t]; as above."""
+    u0, u1, length, right = np.uint64(d0), np.uint64(d1), np.uint64(T), np.uint64(moves[1])
+    zero = d.dtype.type(0)
+    for i in range(count):
+        p0 = np.uint64(at + i * moves[0])
         p1, p2 = p0 + right, p0 + right + right
         p3, p4 = p2 + right, p2 + right + right
         a0 = a1 = a2 = a3 = a4 = b0 = b1 = b2 = b3 = b4 = zero
-        for t in range(T):
+        for t in range(length):
             x0, x1, x2 = pixels[p0 + t], pixels[p1 + t], pixels[p2 + t]
-            x3, x4, a, b = pixels[p3 + t], pixels[p4 + t], d0[t], d1[t]
-            a0, a1, a2, a3, a4 = a0 + a * x0, a1 + a * x1, a2 + a * x2, a3 + a * x3, a4 + a * x4
-            b0, b1, b2, b3, b4 = b0 + b * x0, b1 + b * x1, b2 + b * x2, b3 + b * x3, b4 + b * x4
-        for j, (a, b) in enumerate(((a0, b0), (a1, b1), (a2, b2), (a3, b3), (a4, b4))):
-            dtaps0[i, j] += a
-            dtaps1[i, j] += b
+            x3, x4, v, w = pixels[p3 + t], pixels[p4 + t], d[u0 + t], d[u1 + t]
+            a0, a1, a2, a3, a4 = a0 + v * x0, a1 + v * x1, a2 + v * x2, a3 + v * x3, a4 + v * x4
+            b0, b1, b2, b3, b4 = b0 + w * x0, b1 + w * x1, b2 + w * x2, b3 + w * x3, b4 + w * x4
+        for j, (v, w) in enumerate(((a0, b0), (a1, b1), (a2, b2), (a3, b3), (a4, b4))):
+            dtaps[a + 5 * i + j] += v
+            dtaps[b + 5 * i + j] += w
 
 
-def _copy_rows(source: Array, target: Array, count: int, width: int, pitches: Pair) -> None:
+def _copy_rows(
+    source: Array, first: int, target: Array, to: int, count: int, width: int, pitches: Pair
+) -> None:
     """`count` rows of `width` pixels, pitches[0] apart in `source`, to rows pitches[1] apart in `target`."""
     for r in range(count):
-        a, b = np.uint64(r * pitches[0]), np.uint64(r * pitches[1])
+        a, b = np.uint64(first + r * pitches[0]), np.uint64(to + r * pitches[1])
         for s in range(np.uint64(width)):
             target[b + s] = source[a + s]
 
 
-def _fill_with(values: Array, value: float) -> None:
-    for i in range(len(values)):
+def _fill_with(values: Array, start: int, stop: int, value: float) -> None:
+    for i in range(np.uint64(start), np.uint64(stop)):
         values[i] = value
 
 
@@ -103,7 +127,7 @@ def _sum_images(dy: Array, dbias: Array) -> None:
     """dbias[f] = sum over n, p, q of dy[n, f, p, q]."""
     N, F, OH, OW = dy.shape
     rows = dy.reshape(N, F, OH * OW)
-    _fill(dbias, 0)
+    _fill(dbias, 0, F, 0)
     for n in range(N):
         for f in range(F):
             total = dy.dtype.type(0)
@@ -126,26 +150,26 @@ def _forward_images(
     x: Array, weight: Array, bias: Array, y: Array, plane: Array, sums: Array, corner: Pair, dilation: Pair
 ) -> None:
     """y of some images. Scratch: plane (C, HP, WP) and sums (F + 1, HP * WP), the last for no filter."""
-    (N, C, H, W), (F, CG, _, _), (_, HP, WP) = x.shape, weight.shape, plane.shape
+    (N, C, H, W), (F, CG, KH, KW), (_, HP, WP) = x.shape, weight.shape, plane.shape
     FG, OH, OW, area, origin = F * CG // C, y.shape[2], y.shape[3], HP * WP, corner[0] * WP + corner[1]
-    T, pixels = np.uint64(OH * WP - WP + OW), plane.reshape(-1)
-    under, right = np.uint64(dilation[0] * WP), np.uint64(dilation[1])
-    xs, ys = x.reshape(-1), y.reshape(-1)
-    _fill(pixels, 0)
+    T, moves, window = OH * WP - WP + OW, (dilation[0] * WP, dilation[1]), KH * KW
+    xs, ys, pixels, totals, taps = x.ravel(), y.ravel(), plane.ravel(), sums.ravel(), weight.ravel()
+    _fill(pixels, 0, C * area, 0)
     for n in range(N):
         for c in range(C):
-            _copy(xs[(n * C + c) * H * W :], pixels[c * area + origin :], H, W, (W, WP))
+            _copy(xs, (n * C + c) * H * W, pixels, c * area + origin, H, W, (W, WP))
         for f in range(F):
-            _fill(sums[f, :T], bias[f])
+            _fill(totals, f * area, f * area + T, bias[f])
         for f in range(F):
             if f % FG % 2 == 0:
                 both, first = f % FG + 1 < FG, f // FG * CG
-                y0, y1, g = sums[f], sums[f + 1 if both else F], f + 1 if both else f
+                y0, y1 = f * area, (f + 1 if both else F) * area
                 for c in range(CG):
-                    channel = pixels[(first + c) * area :]
-                    _taps(y0, y1, channel, weight[f, c], weight[g, c], T, under, right)
+                    a = (f * CG + c) * window
+                    b = a + CG * window if both else a
+                    _taps(totals, y0, y1, pixels, (first + c) * area, taps, a, b, KH, T, moves)
         for f in range(F):
-            _copy(sums[f], ys[(n * F + f) * OH * OW :], OH, OW, (WP, OW))
+            _copy(totals, f * area, ys, (n * F + f) * OH * OW, OH, OW, (WP, OW))
 
 
 def _backward_input_images(
@@ -153,57 +177,60 @@ def _backward_input_images(
 ) -> None:
     """dx of some images, from taps[c, i, f, j] = weight[f, c, i, KW-1-j].
 
-    Scratch: plane (C + 1, HP, WP), the last for no channel; rows (F, gap + OH * WP), gap = (KW-1)*DW, hold dy with
-    zeros before and between its rows: no tap reaches from one row into the next. Element u of the stretch of
-    the plane that begins i*DH rows down gets the sum over f and j of weight[f, c, i, j] * dy[f, u - j*DW].
+    Scratch: plane (C + 1, HP, WP), the last for no channel; rows (F, gap + OH * WP), gap = (KW-1)*DW, hold dy
+    with zeros before and between its rows: no tap reaches from one row into the next. Element u of the plane
+    from row i*DH on gets the sum over f and j of weight[f, c, i, j] * dy[f, u - j*DW].
     """
     (N, C, H, W), (CG, KH, F, KW), (_, HP, WP) = dx.shape, taps.shape, plane.shape
     FG, OH, OW, area, origin = F * CG // C, dy.shape[2], dy.shape[3], HP * WP, corner[0] * WP + corner[1]
-    T, pitch, right = np.uint64(OH * WP), np.uint64(rows.shape[1]), np.uint64(dilation[1])
-    gap, totals, dxs, dys = (KW - 1) * dilation[1], plane.reshape(-1), dx.reshape(-1), dy.reshape(-1)
-    _fill(rows.reshape(-1), 0)
+    pitch, gap, down = rows.shape[1], (KW - 1) * dilation[1], dilation[0] * WP
+    totals, pixels, flat, dxs, dys = plane.ravel(), rows.ravel(), taps.ravel(), dx.ravel(), dy.ravel()
+    _fill(pixels, 0, F * pitch, 0)
     for n in range(N):
-        _fill(totals, 0)
+        _fill(totals, 0, C * area, 0)
         for f in range(F):
-            _copy(dys[(n * F + f) * OH * OW :], rows[f, gap:], OH, OW, (OW, WP))
+            _copy(dys, (n * F + f) * OH * OW, pixels, f * pitch + gap, OH, OW, (OW, WP))
         for c in range(C):
             if c % CG % 2 == 0:
                 both, first = c % CG + 1 < CG, c // CG * FG
                 for i in range(KH):
-                    d0 = totals[c * area + i * dilation[0] * WP :]
-                    d1 = totals[(c + 1 if both else C) * area + i * dilation[0] * WP :]
-                    taps0 = taps[c % CG, i, first : first + FG]
-                    taps1 = taps[c % CG + 1, i, first : first + FG] if both else taps0
-                    _taps(d0, d1, rows[first:].reshape(-1), taps0, taps1, T, pitch, right)
+                    d0, d1 = c * area + i * down, (c + 1 if both else C) * area + i * down
+                    a = ((c % CG * KH + i) * F + first) * KW
+                    b = a + KH * F * KW if both else a
+                    moves = (pitch, dilation[1])
+                    _taps(totals, d0, d1, pixels, first * pitch, flat, a, b, FG, OH * WP, moves)
         for c in range(C):
-            _copy(totals[c * area + origin :], dxs[(n * C + c) * H * W :], H, W, (WP, W))
+            _copy(totals, c * area + origin, dxs, (n * C + c) * H * W, H, W, (WP, W))
 
 
 def _backward_weight_images(
     dy: Array, x: Array, dweight: Array, plane: Array, rows: Array, corner: Pair, dilation: Pair
 ) -> None:
-    """dweight of some images. Scratch: plane (C, HP, WP); rows (F, OH * WP or more): dy, zeros between its rows."""
-    (N, C, H, W), (F, CG, _, _), (_, HP, WP) = x.shape, dweight.shape, plane.shape
+    """dweight (F + 1, CG, KH, KW) of some images; its last filter is none, and holds what nobody wants.
+
+    Scratch: plane (C, HP, WP); rows (F, OH * WP or more), which hold dy with zeros between its rows.
+    """
+    (N, C, H, W), (_, CG, KH, KW), (_, HP, WP), F = x.shape, dweight.shape, plane.shape, dy.shape[1]
     FG, OH, OW, area, origin = F * CG // C, dy.shape[2], dy.shape[3], HP * WP, corner[0] * WP + corner[1]
-    T, pixels, spare = np.uint64(OH * WP - WP + OW), plane.reshape(-1), np.empty_like(dweight[0, 0])
-    under, right = np.uint64(dilation[0] * WP), np.uint64(dilation[1])
-    xs, dys = x.reshape(-1), dy.reshape(-1)
-    _fill(dweight.reshape(-1), 0)
-    _fill(pixels, 0)
-    _fill(rows.reshape(-1), 0)
+    T, moves, window = OH * WP - WP + OW, (dilation[0] * WP, dilation[1]), KH * KW
+    pitch, none = rows.shape[1], F * CG * window
+    xs, dys, pixels, d, dtaps = x.ravel(), dy.ravel(), plane.ravel(), rows.ravel(), dweight.ravel()
+    _fill(dtaps, 0, none + CG * window, 0)
+    _fill(pixels, 0, C * area, 0)
+    _fill(d, 0, F * pitch, 0)
     for n in range(N):
         for c in range(C):
-            _copy(xs[(n * C + c) * H * W :], pixels[c * area + origin :], H, W, (W, WP))
+            _copy(xs, (n * C + c) * H * W, pixels, c * area + origin, H, W, (W, WP))
         for f in range(F):
-            _copy(dys[(n * F + f) * OH * OW :], rows[f], OH, OW, (OW, WP))
+            _copy(dys, (n * F + f) * OH * OW, d, f * pitch, OH, OW, (OW, WP))
         for f in range(F):
             if f % FG % 2 == 0:
                 both, first = f % FG + 1 < FG, f // FG * CG
-                d1 = rows[f + 1 if both else f]
+                d0, d1 = f * pitch, (f + 1 if both else f) * pitch
                 for c in range(CG):
-                    second = dweight[f + 1, c] if both else spare
-                    channel = pixels[(first + c) * area :]
-                    _dots(rows[f], d1, channel, dweight[f, c], second, T, under, right)
+                    a = (f * CG + c) * window
+                    b = a + CG * window if both else none
+                    _dots(d, d0, d1, pixels, (first + c) * area, dtaps, a, b, KH, T, moves)
 
 
 _forward, _backward_input, _backward_weight = map(
@@ -257,28 +284,30 @@ def conv2d_backward_direct(
 
     The parts of the batch are the same for any number of threads, and so are the bits of their sums.
     """
-    (N, F), shape = dy.shape[:2], (dweight if weight is None else weight).shape
-    corner, (HP, WP) = (padding[0][0], padding[1][0]), _plane_size(shape, dy.shape, dilation)
-    C, row, parts = shape[1] * groups, WP - dy.shape[3] + dy.shape[2] * WP, max(1, min(N, WEIGHT_PARTS))
-    dweights, dbiases = np.empty((parts, *shape), dtype=dy.dtype), np.empty((parts, F), dtype=dy.dtype)
-    taps = None if dx is None else np.ascontiguousarray(weight[..., ::-1].transpose(1, 2, 0, 3))
+    filters: Array = dweight if weight is None else weight
+    (N, F), shape, corner = dy.shape[:2], filters.shape, (padding[0][0], padding[1][0])
+    HP, WP = _plane_size(shape, dy.shape, dilation)
+    C, pitch, parts = shape[1] * groups, WP - dy.shape[3] + dy.shape[2] * WP, max(1, min(N, WEIGHT_PARTS))
+    dweights = np.empty((parts, F + 1, *shape[1:]), dtype=dy.dtype)
+    dbiases = np.empty((parts, F), dtype=dy.dtype)
+    taps = np.ascontiguousarray(filters[..., ::-1].transpose(1, 2, 0, 3))
 
     def work(first: int, last: int) -> None:
-        plane, rows = scratch("plane", (C + 1, HP, WP), dy.dtype), scratch("rows", (F, row), dy.dtype)
+        plane, rows = scratch("plane", (C + 1, HP, WP), dy.dtype), scratch("rows", (F, pitch), dy.dtype)
         for part in range(first, last):
             images = slice(N * part // parts, N * (part + 1) // parts)
             d = dy[images] if mask is None else np.where(mask[images] > 0, dy[images], dy.dtype.type(0))
             if dx is not None:
                 _backward_input(d, taps, dx[images], plane, rows, corner, dilation)
-            if dweight is not None:
+            if dweight is not None and x is not None:
                 _backward_weight(d, x[images], dweights[part], plane[:C], rows, corner, dilation)
             if dbias is not None:
                 _sum_pixels(d, dbiases[part])
 
     for_ranges(parts, work, -(-_worth_a_thread(shape, dy.shape) * parts // max(1, N)))
-    for total, partial in ((dweight, dweights), (dbias, dbiases)):
+    for total, partial in ((dweight, dweights[:, :F]), (dbias, dbiases)):
         if total is not None:
-            total[...] = partial.sum(axis=0) if N else 0
+            total[...] = partial.sum(axis=0)
 
 
 def _plane_size(weight_shape: tuple[int, ...], y_shape: tuple[int, ...], dilation: Pair) -> Pair:

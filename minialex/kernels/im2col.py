@@ -113,8 +113,8 @@ def im2col_rows(
     """A row at a time: where the picture begins and ends is worked out once for all columns of the row.
 
     Indices within a row are unsigned: for signed ones Numba asks each whether it counts from the end, and the
-    loop is not vectorised. One loop for all strides: with a loop of its own, stride 1 becomes a call of memcpy,
-    which takes longer than it saves for rows as short as these.
+    loop is not vectorised. One loop for all strides: a loop for stride 1 alone becomes a call of memcpy, and
+    that takes longer than it saves for rows as short as these.
     """
     N, C, H, W = x.shape
     _, _, KH, KW, OH, OW = columns.shape

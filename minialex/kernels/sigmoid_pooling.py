@@ -27,11 +27,11 @@ from minialex.kernels.average_pooling import (
 __all__ = ["sigmoid_average_pool_backward", "sigmoid_average_pool_forward"]
 
 # Pixels that are worked on at a time, and pixels that are worth a thread.
-BLOCK, MANY = 1 << 15, 1 << 17
+BLOCK, MANY = 1 << 15, 1 << 18
 
 
 def forward_reference(x: Array, sigmoids: Array, y: Array, rows: Array, cols: Array) -> None:
-    """sigmoids = 1 / (1 + exp(-x)); y[n, c, p, q] = mean of sigmoids[n, c] in the rectangle rows[p] x cols[q].
+    """sigmoids = 1 / (1 + exp(-x)); y[n, c, p, q] = mean of sigmoids[n, c] in rectangle rows[p] x cols[q].
 
     Shapes: x (N, C, H, W); sigmoids the same, written; y (N, C, OH, OW), written; rows, cols: bounds, as in
             average_pooling.py.

@@ -19,7 +19,9 @@ points: Barabasz et al. 2020, "Error analysis and improving the accuracy of Wino
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -27,17 +29,29 @@ from typing import Any
 
 import numpy as np
 
-from minialex.backend import Array, for_ranges, matmul, one_blas_thread, scratch, winograd_enabled
+from minialex.backend import (
+    Array,
+    for_ranges,
+    matmul,
+    num_threads,
+    one_blas_thread,
+    scratch,
+    winograd_enabled,
+)
 from minialex.kernels.winograd_tiles import pictures_from_tiles, tiles_from_pictures
 from minialex.shapes import Padding, Pair
 
-# Outputs of a tile, along each axis, for a filter of so many pixels. Larger tiles save more and round worse.
-OUTPUTS = {3: 4, 5: 3}
+# Outputs that a tile may have, along each axis, for a filter of so many pixels. Larger ones round worse.
+OUTPUTS = {3: (4, 5), 5: (3,)}
 
 # Where the polynomials behind the transforms are evaluated, besides infinity; by the tile's size n.
 POINTS = {6: (0, 1, -1, Fraction(1, 2), -2), 7: (0, 1, -1, 2, -2, Fraction(1, 2))}
 
-# Bytes of the tiles, before and after the product, that are made at a time.
+# Rows that make a matrix product worth its while: so many tiles, of as many pictures as that takes, are
+# multiplied together. More would leave the cache before they are.
+BUNCH_TILES = 64
+
+# Bytes of tiles that may wait for the sum over pictures in the weights' gradient.
 TILE_BUDGET = 32 * 2**20
 
 # It must save at least this part of the multiplications, on at least so many channels and filters: the maps
@@ -91,13 +105,32 @@ class _Plan:
     def matrices(self, dtype: np.dtype) -> tuple[Array, Array, Array]:
         return tuple(matrix.astype(dtype) for matrix in winograd_matrices(self.outputs, self.kernel))
 
-    def chunks(self, images: int, itemsize: int) -> Iterator[slice]:
-        """Parts of the batch whose tiles fit the budget. They do not depend on the number of threads."""
-        tiles = self.tiles[0] * self.tiles[1]
-        each = self.points * tiles * (self.channels + self.filters) * itemsize
-        step = max(1, TILE_BUDGET // each)
-        for start in range(0, images, step):
-            yield slice(start, min(start + step, images))
+    def bunches(self, images: int) -> list[slice]:
+        """Pictures that are multiplied together: the same for any number of threads, and so are the bits."""
+        step = -(-BUNCH_TILES // (self.tiles[0] * self.tiles[1]))
+        return [slice(start, min(start + step, images)) for start in range(0, images, step)]
+
+    def chunks(self, images: int, itemsize: int) -> Iterator[list[slice]]:
+        """Bunches whose tiles, before and after the product, fit the budget together; one at least."""
+        bunches = self.bunches(images)
+        for_one = self.points * math.prod(self.tiles) * (self.channels + self.filters) * itemsize
+        count = max(1, TILE_BUDGET // (for_one * bunches[0].stop)) if bunches else 1
+        for first in range(0, len(bunches), count):
+            yield bunches[first : first + count]
+
+    def empty(self, name: str, images: slice, channels: int, dtype: Any) -> Array:
+        """Memory of the calling thread's own for the tiles of these pictures, until it asks again."""
+        n = self.outputs + self.kernel - 1
+        return scratch(name, (n, n, images.stop - images.start, *self.tiles, channels), dtype)
+
+    def empties(self, name: str, bunches: list[slice], channels: int, dtype: Any) -> list[Array]:
+        """The same for several bunches at once."""
+        n = self.outputs + self.kernel - 1
+        rest = (*self.tiles, channels)
+        first = bunches[0].start
+        all_of_them = scratch(name, ((bunches[-1].stop - first) * n * n * math.prod(rest),), dtype)
+        cuts = [(bunch.stop - first) * n * n * math.prod(rest) for bunch in bunches[:-1]]
+        return [part.reshape(n, n, -1, *rest) for part in np.split(all_of_them, cuts)]
 
 
 def winograd_is_better(
@@ -116,10 +149,13 @@ def winograd_is_better(
         return False
     if kernel not in OUTPUTS or min(CG * S * S, F // groups) < WORTH_CHANNELS or not winograd_enabled():
         return False
-    outputs = OUTPUTS[kernel]
-    tiles = -(-y_shape[2] // outputs) * -(-y_shape[3] // outputs)
-    multiplications = (outputs + kernel - 1) ** 2 * tiles * S * S
+    multiplications = min(_points(outputs, kernel, y_shape) for outputs in OUTPUTS[kernel]) * S * S
     return multiplications <= (1 - WORTH_SAVING) * y_shape[2] * y_shape[3] * KH * KW
+
+
+def _points(outputs: int, kernel: int, y_shape: tuple[int, ...]) -> int:
+    """Of all tiles of a picture: so many multiplications for each channel and filter."""
+    return (outputs + kernel - 1) ** 2 * -(-y_shape[2] // outputs) * -(-y_shape[3] // outputs)
 
 
 def _plan_for(
@@ -127,7 +163,7 @@ def _plan_for(
 ) -> _Plan:
     F, CG, KH, _ = weight_shape
     block, kernel = stride[0], -(-KH // stride[0])
-    outputs = OUTPUTS[kernel]
+    outputs = min(OUTPUTS[kernel], key=lambda count: _points(count, kernel, y_shape))
     tiles = (-(-y_shape[2] // outputs), -(-y_shape[3] // outputs))
     origin = (padding[0][0], padding[1][0])
     return _Plan(block, kernel, outputs, tiles, origin, CG * block**2, F // groups, groups)
@@ -147,15 +183,19 @@ def conv2d_winograd(
     plan = _plan_for(weight.shape, y.shape, stride, padding, groups)
     A_T, G, B_T = plan.matrices(x.dtype)
     U = _weights_to_points(weight, G, plan)
-    with one_blas_thread():
-        for images in plan.chunks(len(x), x.itemsize):
-            V, M = _tiles(plan, images, x.dtype)
+
+    def work(bunches: list[slice]) -> None:
+        for images in bunches:
+            V = plan.empty("tiles", images, plan.channels, x.dtype)
+            M = plan.empty("products", images, plan.filters, x.dtype)
             for g in range(groups):
                 filter0, channel = g * plan.filters, g * weight.shape[1]
                 tiles_from_pictures(x[images], None, B_T, V, plan.outputs, plan.block, plan.origin, channel)
-                _multiply(_by_point(V), U[g], _by_point(M))
+                _multiply(V, U[g], M)
                 part = None if bias is None else bias[filter0 : filter0 + plan.filters]
                 pictures_from_tiles(M, A_T, part, relu, y[images], plan.outputs, 1, (0, 0), filter0)
+
+    _share(plan.bunches(len(x)), work)
 
 
 def conv2d_backward_winograd(
@@ -177,43 +217,44 @@ def conv2d_backward_winograd(
     A, B = np.ascontiguousarray(A_T.T), np.ascontiguousarray(B_T.T)
     U = None if dx is None else _weights_to_points(weight, G, plan).swapaxes(2, 3)
     dU = None if dweight is None else _point_weights("weight points' gradient", plan, dy.dtype)
-    with one_blas_thread():
-        for images in plan.chunks(len(dy), dy.itemsize):
-            V, dM = _tiles(plan, images, dy.dtype)
-            masked = None if mask is None else mask[images]
-            for g in range(groups):
-                filter0, channel = g * plan.filters, g * shape[1]
-                tiles_from_pictures(dy[images], masked, A, dM, plan.outputs, 1, (0, 0), filter0)
-                if dbias is not None:
-                    _sum_of_pictures(dM, dbias[filter0 : filter0 + plan.filters], images.start == 0)
-                geometry = (plan.outputs, plan.block, plan.origin, channel)
-                if dU is not None and x is not None:
-                    tiles_from_pictures(x[images], None, B_T, V, *geometry)
-                    _multiply_and_add(_by_point(V).swapaxes(1, 2), _by_point(dM), dU[g], images.start == 0)
+    for g, chunk in itertools.product(range(groups), plan.chunks(len(dy), dy.itemsize)):
+        filter0, geometry = g * plan.filters, (plan.outputs, plan.block, plan.origin, g * shape[1])
+        first = chunk[0].start == 0
+        dM = plan.empties("cotangents", chunk, plan.filters, dy.dtype)
+        V = plan.empties("pixels", chunk, plan.channels, dy.dtype) if dU is not None else []
+
+        def work(bunches: list[slice]) -> None:
+            for images in bunches:
+                i = chunk.index(images)
+                masked = None if mask is None else mask[images]
+                tiles_from_pictures(dy[images], masked, A, dM[i], plan.outputs, 1, (0, 0), filter0)
+                if x is not None and V:
+                    tiles_from_pictures(x[images], None, B_T, V[i], *geometry)
                 if U is not None and dx is not None:
-                    _multiply(_by_point(dM), U[g], _by_point(V))
-                    pictures_from_tiles(V, B, None, False, dx[images], *geometry)
+                    dV = plan.empty("tiles", images, plan.channels, dy.dtype)
+                    _multiply(dM[i], U[g], dV)
+                    pictures_from_tiles(dV, B, None, False, dx[images], *geometry)
+
+        _share(chunk, work)
+        if dbias is not None:
+            _sum_of_pictures(dM, dbias[filter0 : filter0 + plan.filters], first)
+        if dU is not None:
+            _multiply_and_add(V, dM, dU[g], first)
     if dU is not None:
         _points_to_weights(dU, G, plan, dweight)
 
 
-def _sum_of_pictures(tiles: Array, total: Array, first: bool) -> None:
-    """The bias's gradient: at the point (1, 1) a tile's polynomial is the sum of its pixels."""
-    added = tiles[1, 1].sum(axis=(0, 1, 2))
-    total[...] = added if first else total + added
+def _share(bunches: list[slice], work: Callable[[list[slice]], None]) -> None:
+    """Whole bunches for each thread, which then keeps what it makes in its own cache, if they come out even.
 
-
-def _tiles(plan: _Plan, images: slice, dtype: Any) -> tuple[Array, Array]:
-    """Memory for a chunk's tiles on both sides of the product, used again for the next."""
-    n = plan.outputs + plan.kernel - 1
-    shape = (n, n, images.stop - images.start, *plan.tiles)
-    return scratch("tiles", (*shape, plan.channels), dtype), scratch(
-        "products", (*shape, plan.filters), dtype
-    )
-
-
-def _point_weights(name: str, plan: _Plan, dtype: Any) -> Array:
-    return scratch(name, (plan.groups, plan.points, plan.channels, plan.filters), dtype)
+    Otherwise one bunch after another, and each step within it is shared.
+    """
+    threads = num_threads()
+    with one_blas_thread():
+        if len(bunches) % threads == 0 or len(bunches) >= 4 * threads:
+            for_ranges(len(bunches), lambda start, stop: work(bunches[start:stop]))
+        else:
+            work(bunches)
 
 
 def _by_point(tiles: Array) -> Array:
@@ -221,24 +262,40 @@ def _by_point(tiles: Array) -> Array:
     return tiles.reshape(tiles.shape[0] ** 2, -1, tiles.shape[-1])
 
 
-def _multiply(a: Array, b: Array, out: Array) -> None:
-    """out[p] = a[p] @ b[p]: each point is one thread's."""
-    for_ranges(len(a), lambda start, stop: np.matmul(a[start:stop], b[start:stop], out=out[start:stop]))
+def _multiply(tiles: Array, U: Array, out: Array) -> None:
+    """out = tiles @ U for each point, which is one thread's."""
+    a, y = _by_point(tiles), _by_point(out)
+    for_ranges(len(U), lambda start, stop: np.matmul(a[start:stop], U[start:stop], out=y[start:stop]))
 
 
-def _multiply_and_add(a: Array, b: Array, total: Array, first: bool) -> None:
-    """total[p] += a[p] @ b[p], or = for the first chunk."""
+def _multiply_and_add(V: list[Array], dM: list[Array], dU: Array, first: bool) -> None:
+    """dU += V.T @ dM for each point, bunch after bunch; `first`: dU holds nothing yet."""
 
     def work(start: int, stop: int) -> None:
-        if first:
-            np.matmul(a[start:stop], b[start:stop], out=total[start:stop])
-            return
-        product = scratch("product", total.shape[1:], total.dtype)
-        for p in range(start, stop):
-            np.matmul(a[p], b[p], out=product)
-            total[p] += product
+        product = scratch("product", dU.shape[1:], dU.dtype)
+        for i, (tiles, cotangents) in enumerate(zip(V, dM, strict=True)):
+            a, b = _by_point(tiles), _by_point(cotangents)
+            for p in range(start, stop):
+                if first and i == 0:
+                    np.matmul(a[p].T, b[p], out=dU[p])
+                else:
+                    np.matmul(a[p].T, b[p], out=product)
+                    dU[p] += product
 
-    for_ranges(len(a), work)
+    with one_blas_thread():
+        for_ranges(len(dU), work)
+
+
+def _sum_of_pictures(tiles: list[Array], total: Array, first: bool) -> None:
+    """The bias's gradient: at the point (1, 1) a tile's polynomial is the sum of its pixels."""
+    if first:
+        total[...] = 0
+    for bunch in tiles:
+        total += bunch[1, 1].sum(axis=(0, 1, 2))
+
+
+def _point_weights(name: str, plan: _Plan, dtype: Any) -> Array:
+    return scratch(name, (plan.groups, plan.points, plan.channels, plan.filters), dtype)
 
 
 def _weights_to_points(weight: Array, G: Array, plan: _Plan) -> Array:

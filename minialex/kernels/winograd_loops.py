@@ -14,40 +14,56 @@ from minialex.shapes import Pair
 
 
 @jit
-def _combine(out: Array, add: bool, weights: Array, rows: Array, starts: Array, count: int) -> None:
-    """out = (with `add`: +=) the sum of weights[r] * rows[starts[r]:] over r < count, four rows a pass."""
-    width = out.size
+def _combine(
+    out: Array, at: int, width: int, add: bool, rows: Array, base: int, starts: Array, weights: Array, count: int
+) -> None:
+    """out[at:] = (with `add`: +=) the sum of weights[r] * rows[base + starts[r]:] over r < count, `width` long.
+
+    Four rows a pass, then two, then one. Both arrays are flat, and indexes unsigned: a slice for each row would
+    cost as much as the row, and so would Python's rule for negative indexes.
+    """
+    o, n = np.uintp(at), np.uintp(width)
     done = 0
-    while count - done >= 4:
-        w0, w1, w2, w3 = weights[done], weights[done + 1], weights[done + 2], weights[done + 3]
-        row0 = rows[starts[done] : starts[done] + width]
-        row1 = rows[starts[done + 1] : starts[done + 1] + width]
-        row2 = rows[starts[done + 2] : starts[done + 2] + width]
-        row3 = rows[starts[done + 3] : starts[done + 3] + width]
-        if add or done > 0:
-            for p in range(width):
-                out[p] += w0 * row0[p] + w1 * row1[p] + w2 * row2[p] + w3 * row3[p]
+    while done < count:
+        w0, r0 = weights[done], np.uintp(base + starts[done])
+        fresh = not add and done == 0
+        if count - done >= 4:
+            w1, r1 = weights[done + 1], np.uintp(base + starts[done + 1])
+            w2, r2 = weights[done + 2], np.uintp(base + starts[done + 2])
+            w3, r3 = weights[done + 3], np.uintp(base + starts[done + 3])
+            if fresh:
+                for p in range(n):
+                    out[o + p] = w0 * rows[r0 + p] + w1 * rows[r1 + p] + w2 * rows[r2 + p] + w3 * rows[r3 + p]
+            else:
+                for p in range(n):
+                    out[o + p] += w0 * rows[r0 + p] + w1 * rows[r1 + p] + w2 * rows[r2 + p] + w3 * rows[r3 + p]
+            done += 4
+        elif count - done >= 2:
+            w1, r1 = weights[done + 1], np.uintp(base + starts[done + 1])
+            if fresh:
+                for p in range(n):
+                    out[o + p] = w0 * rows[r0 + p] + w1 * rows[r1 + p]
+            else:
+                for p in range(n):
+                    out[o + p] += w0 * rows[r0 + p] + w1 * rows[r1 + p]
+            done += 2
         else:
-            for p in range(width):
-                out[p] = w0 * row0[p] + w1 * row1[p] + w2 * row2[p] + w3 * row3[p]
-        done += 4
-    for r in range(done, count):
-        w0, row0 = weights[r], rows[starts[r] : starts[r] + width]
-        if add or r > 0:
-            for p in range(width):
-                out[p] += w0 * row0[p]
-        else:
-            for p in range(width):
-                out[p] = w0 * row0[p]
+            if fresh:
+                for p in range(n):
+                    out[o + p] = w0 * rows[r0 + p]
+            else:
+                for p in range(n):
+                    out[o + p] += w0 * rows[r0 + p]
+            done += 1
 
 
 @jit
-def _nonzero(row: Array, stride: int, weights: Array, starts: Array) -> int:
-    """The entries of a matrix row that are not zero, and where the rows that they weigh begin."""
+def _nonzero(matrix: Array, i: int, places: Array, weights: Array, starts: Array) -> int:
+    """Row i's entries that are not zero, and where the rows that they weigh begin."""
     count = 0
-    for k in range(row.size):
-        if row[k] != 0:
-            weights[count], starts[count] = row[k], k * stride
+    for k in range(matrix.shape[1]):
+        if matrix[i, k] != 0:
+            weights[count], starts[count] = matrix[i, k], places[k]
             count += 1
     return count
 
@@ -167,28 +183,28 @@ def tiles_of_range(
     start: int,
     stop: int,
 ) -> None:
-    """Pictures start to stop. tiles (n, n, N, TY, TX*channels); strip (n, hop, columns/hop * channels)."""
+    """Pictures start to stop. tiles (n, n, N, TY, TX*channels); strip (n, hop, columns/hop, channels)."""
     n, e = matrix.shape
     _, hop, columns, channels = sheet.shape
-    TY = tiles.shape[3]
-    lines, flat = sheet.reshape(-1), strip.reshape(-1)
+    _, _, N, TY, width = tiles.shape
+    flat_sheet, flat_strip, flat_tiles = sheet.reshape(-1), strip.reshape(-1), tiles.reshape(-1)
     line = hop * columns * channels
     weights, starts = np.empty(e, dtype=x.dtype), np.empty(e, dtype=np.int64)
+    rows, cells = np.arange(e) * line, np.empty(e, dtype=np.int64)
+    for k in range(e):
+        cells[k] = (k % hop * columns + k // hop) * channels
     for image in range(start, stop):
         _lay_out(x[image], mask[image if masked else 0], masked, sheet, block, origin, channel)
         for ty in range(TY):
             for i in range(n):
-                count = _nonzero(matrix[i], line, weights, starts)
-                _combine(strip[i], False, weights, lines[ty * hop * line :], starts, count)
+                count = _nonzero(matrix, i, rows, weights, starts)
+                first = ty * hop * line
+                _combine(flat_strip, i * line, line, False, flat_sheet, first, starts, weights, count)
             for j in range(n):
-                count = 0
-                for k in range(e):
-                    if matrix[j, k] != 0:
-                        weights[count] = matrix[j, k]
-                        starts[count] = (k % hop * columns + k // hop) * channels
-                        count += 1
+                count = _nonzero(matrix, j, cells, weights, starts)
                 for i in range(n):
-                    _combine(tiles[i, j, image, ty], False, weights, flat[i * line :], starts, count)
+                    at = (((i * n + j) * N + image) * TY + ty) * width
+                    _combine(flat_tiles, at, width, False, flat_strip, i * line, starts, weights, count)
 
 
 @jit
@@ -207,28 +223,27 @@ def pictures_of_range(
     start: int,
     stop: int,
 ) -> None:
-    """Pictures start to stop. tiles (n, n, N, TY, TX*channels); strip (n, hop, columns/hop * channels)."""
+    """Pictures start to stop. tiles (n, n, N, TY, TX*channels); strip (n, hop, columns/hop, channels)."""
     e, n = matrix.shape
-    rows, hop, columns, channels = sheet.shape
-    TY, width = tiles.shape[3], tiles.shape[4]
-    TX = width // channels
-    flat_tiles, flat_strip = tiles.reshape(-1), strip.reshape(-1)
+    _, hop, columns, channels = sheet.shape
+    _, _, N, TY, width = tiles.shape
+    flat_sheet, flat_strip, flat_tiles = sheet.reshape(-1), strip.reshape(-1), tiles.reshape(-1)
     line = hop * columns * channels
-    point = tiles[0, 0].size
     weights, starts = np.empty(n, dtype=y.dtype), np.empty(n, dtype=np.int64)
-    lines = sheet.reshape(rows, line)
-    overlap = max(e - hop, 0)  # Of a tile with the next one.
+    rows, points = np.arange(n) * line, np.arange(n) * (N * TY * width)
+    overlap = e - hop  # Of a tile with the next one.
     for image in range(start, stop):
         for ty in range(TY):
-            strip.reshape(n, hop, columns, channels)[:, :, TX:] = 0
+            strip[:, :, width // channels :] = 0  # Where only the overlap of a tile to the left adds.
             for j in range(e):
-                count = _nonzero(matrix[j], point, weights, starts)
-                at = (j % hop * columns + j // hop) * channels
+                count = _nonzero(matrix, j, points, weights, starts)
+                cell = (j % hop * columns + j // hop) * channels
                 for k in range(n):
-                    out = strip[k, at : at + width]
-                    place = (k * n * tiles.shape[2] + image) * TY + ty
-                    _combine(out, j >= hop, weights, flat_tiles[place * width :], starts, count)
+                    first = (k * n * N + image) * TY * width + ty * width
+                    at = k * line + cell
+                    _combine(flat_strip, at, width, j >= hop, flat_tiles, first, starts, weights, count)
             for i in range(e):
-                count = _nonzero(matrix[i], line, weights, starts)
-                _combine(lines[ty * hop + i], ty > 0 and i < overlap, weights, flat_strip, starts, count)
+                count = _nonzero(matrix, i, rows, weights, starts)
+                at, add = (ty * hop + i) * line, ty > 0 and i < overlap
+                _combine(flat_sheet, at, line, add, flat_strip, 0, starts, weights, count)
         _pick_up(sheet, bias, biased, relu, y[image], block, origin, channel)

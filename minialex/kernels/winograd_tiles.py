@@ -238,7 +238,7 @@ def _sheet_and_strip(tiles: Array, n: int, extent: int, hop: int) -> tuple[Array
     _, _, _, TY, TX, channels = tiles.shape
     columns = TX + (extent - 1) // hop
     sheet = scratch("sheet", ((TY - 1) * hop + extent, hop, columns, channels), tiles.dtype)
-    strip = scratch("strip", (n, hop * columns * channels), tiles.dtype)
+    strip = scratch("strip", (n, hop, columns, channels), tiles.dtype)
     return sheet, strip
 
 
