@@ -26,9 +26,7 @@ VECTORS = [
 
 
 @pytest.mark.parametrize(("counter", "key", "result"), VECTORS)
-def test_published_vectors(
-    counter: tuple[int, ...], key: tuple[int, int], result: tuple[int, ...]
-) -> None:
+def test_published_vectors(counter: tuple[int, ...], key: tuple[int, int], result: tuple[int, ...]) -> None:
     assert rng.philox_scalar(counter, key) == result
     assert tuple(int(word) for word in rng.philox4x32(counter, key)) == result
 

@@ -7,12 +7,15 @@ import numpy as np
 from minialex.backend.device import Array, array_module
 from minialex.backend.kernel import Kernel
 from minialex.backend.memory import empty
-from minialex.backend.threads import for_ranges, one_blas_thread
+from minialex.backend.threads import for_ranges, one_blas_thread, scratch
 from minialex.shapes import ShapeError, broadcast_shape
 
 # Columns or rows of a product that one thread works out at a time. A fixed number, so that the bits do not
 # depend on how many threads there are.
-SLICE = 256
+SLICE = 512
+
+# A batch with no more rows than this, times the transpose of a large matrix, is worked out transposed.
+FEW = 64
 
 
 def matmul_reference(a: Array, b: Array, y: Array) -> None:
@@ -40,17 +43,31 @@ def matmul_blas(a: Array, b: Array, y: Array) -> None:
         if y.ndim != 2 or max(y.shape) < 2 * SLICE:
             np.matmul(a, b, out=y)
             return
-        by_rows, extent = len(y) >= y.shape[1], max(y.shape)
+        if len(y) >= 2 * SLICE:
+            _by_rows(a, b, y)
+        elif b.flags.f_contiguous and len(y) <= FEW:
+            # b.T lies in memory row by row: as the left factor it is read once, in order.
+            transposed = scratch("transposed product", y.shape[::-1], y.dtype)
+            _by_rows(b.T, a.T, transposed)
+            np.copyto(y, transposed.T)
+        else:
+            _by_columns(a, b, y)
 
-        def work(start: int, stop: int) -> None:
-            for i in range(start, stop):
-                part = slice(i * SLICE, min((i + 1) * SLICE, extent))
-                if by_rows:
-                    np.matmul(a[part], b, out=y[part])
-                else:
-                    np.matmul(a, b[:, part], out=y[:, part])
 
-        for_ranges(-(-extent // SLICE), work)
+def _by_rows(a: Array, b: Array, y: Array) -> None:
+    def work(start: int, stop: int) -> None:
+        for i in range(start * SLICE, min(stop * SLICE, len(y)), SLICE):
+            np.matmul(a[i : i + SLICE], b, out=y[i : i + SLICE])
+
+    for_ranges(-(-len(y) // SLICE), work)
+
+
+def _by_columns(a: Array, b: Array, y: Array) -> None:
+    def work(start: int, stop: int) -> None:
+        for i in range(start * SLICE, min(stop * SLICE, y.shape[1]), SLICE):
+            np.matmul(a, b[:, i : i + SLICE], out=y[:, i : i + SLICE])
+
+    for_ranges(-(-y.shape[1] // SLICE), work)
 
 
 # BLAS is compiled, and takes transposed arrays as they are: nothing is left for Numba to do.

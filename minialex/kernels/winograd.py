@@ -19,7 +19,6 @@ points: Barabasz et al. 2020, "Error analysis and improving the accuracy of Wino
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -47,11 +46,15 @@ OUTPUTS = {3: (4, 5), 5: (3,)}
 # Where the polynomials behind the transforms are evaluated, besides infinity; by the tile's size n.
 POINTS = {6: (0, 1, -1, Fraction(1, 2), -2), 7: (0, 1, -1, 2, -2, Fraction(1, 2))}
 
-# Rows that make a matrix product worth its while: so many tiles, of as many pictures as that takes, are
-# multiplied together. More would leave the cache before they are.
-BUNCH_TILES = 64
+# Rows that make a matrix product worth its while: so many tiles, of as many pictures as that takes (a power of
+# two, for whole bunches in whole batches), are multiplied together. More would leave the cache before they are.
+BUNCH_TILES = 100
 
-# Bytes of tiles that may wait for the sum over pictures in the weights' gradient.
+# The weights' gradient is summed in so many parts of the batch, if together they have no more than these bytes.
+SUM_PARTS = 8
+SUM_BUDGET = 32 * 2**20
+
+# Otherwise, bytes of tiles that may wait for their sum.
 TILE_BUDGET = 32 * 2**20
 
 # It must save at least this part of the multiplications, on at least so many channels and filters: the maps
@@ -107,7 +110,9 @@ class _Plan:
 
     def bunches(self, images: int) -> list[slice]:
         """Pictures that are multiplied together: the same for any number of threads, and so are the bits."""
-        step = -(-BUNCH_TILES // (self.tiles[0] * self.tiles[1]))
+        step = 1
+        while step * math.prod(self.tiles) < BUNCH_TILES:
+            step *= 2
         return [slice(start, min(start + step, images)) for start in range(0, images, step)]
 
     def chunks(self, images: int, itemsize: int) -> Iterator[list[slice]]:
@@ -182,12 +187,12 @@ def conv2d_winograd(
     """The forward pass; arguments as in `conv2d_reference`."""
     plan = _plan_for(weight.shape, y.shape, stride, padding, groups)
     A_T, G, B_T = plan.matrices(x.dtype)
-    U = _weights_to_points(weight, G, plan)
+    U = _weights_to_points(weight, G, plan, filters_last=True)
 
     def work(bunches: list[slice]) -> None:
         for images in bunches:
-            V = plan.empty("tiles", images, plan.channels, x.dtype)
-            M = plan.empty("products", images, plan.filters, x.dtype)
+            V = plan.empty("tiles of channels", images, plan.channels, x.dtype)
+            M = plan.empty("tiles of filters", images, plan.filters, x.dtype)
             for g in range(groups):
                 filter0, channel = g * plan.filters, g * weight.shape[1]
                 tiles_from_pictures(x[images], None, B_T, V, plan.outputs, plan.block, plan.origin, channel)
@@ -215,33 +220,114 @@ def conv2d_backward_winograd(
     plan = _plan_for(shape, dy.shape, stride, padding, groups)
     A_T, G, B_T = plan.matrices(dy.dtype)
     A, B = np.ascontiguousarray(A_T.T), np.ascontiguousarray(B_T.T)
-    U = None if dx is None else _weights_to_points(weight, G, plan).swapaxes(2, 3)
+    U = None if weight is None or dx is None else _weights_to_points(weight, G, plan, filters_last=False)
     dU = None if dweight is None else _point_weights("weight points' gradient", plan, dy.dtype)
-    for g, chunk in itertools.product(range(groups), plan.chunks(len(dy), dy.itemsize)):
-        filter0, geometry = g * plan.filters, (plan.outputs, plan.block, plan.origin, g * shape[1])
-        first = chunk[0].start == 0
-        dM = plan.empties("cotangents", chunk, plan.filters, dy.dtype)
-        V = plan.empties("pixels", chunk, plan.channels, dy.dtype) if dU is not None else []
-
-        def work(bunches: list[slice]) -> None:
-            for images in bunches:
-                i = chunk.index(images)
-                masked = None if mask is None else mask[images]
-                tiles_from_pictures(dy[images], masked, A, dM[i], plan.outputs, 1, (0, 0), filter0)
-                if x is not None and V:
-                    tiles_from_pictures(x[images], None, B_T, V[i], *geometry)
-                if U is not None and dx is not None:
-                    dV = plan.empty("tiles", images, plan.channels, dy.dtype)
-                    _multiply(dM[i], U[g], dV)
-                    pictures_from_tiles(dV, B, None, False, dx[images], *geometry)
-
-        _share(chunk, work)
-        if dbias is not None:
-            _sum_of_pictures(dM, dbias[filter0 : filter0 + plan.filters], first)
-        if dU is not None:
-            _multiply_and_add(V, dM, dU[g], first)
+    for g in range(groups):
+        filters = slice(g * plan.filters, (g + 1) * plan.filters)
+        group_U = None if U is None else U[g]
+        back = _Backward(plan, dy, mask, x, dx, group_U, A, B, B_T, filters.start, g * shape[1])
+        sums = None if dU is None else dU[g], None if dbias is None else dbias[filters]
+        parts = min(SUM_PARTS, len(plan.bunches(len(dy))))
+        if dU is None or parts * dU[g].nbytes <= SUM_BUDGET:
+            _sum_in_parts(back, parts, *sums)
+        else:
+            _sum_in_chunks(back, *sums)
     if dU is not None:
         _points_to_weights(dU, G, plan, dweight)
+
+
+@dataclass(frozen=True)
+class _Backward:
+    """What the steps backward need, for one group of channels and filters."""
+
+    plan: _Plan
+    dy: Array
+    mask: Array | None
+    x: Array | None
+    dx: Array | None
+    U: Array | None
+    A: Array
+    B: Array
+    B_T: Array
+    filter0: int
+    channel0: int
+
+    def cotangents(self, images: slice, out: Array) -> None:
+        """dM = A @ dy tile @ A.T."""
+        masked = None if self.mask is None else self.mask[images]
+        outputs = self.plan.outputs
+        tiles_from_pictures(self.dy[images], masked, self.A, out, outputs, 1, (0, 0), self.filter0)
+
+    def pixels(self, images: slice, out: Array) -> None:
+        """V = B.T @ x tile @ B, as on the way forward."""
+        if self.x is not None:
+            tiles_from_pictures(self.x[images], None, self.B_T, out, *self._geometry())
+
+    def send_back(self, dM: Array, images: slice) -> None:
+        """dx = the tiles B @ (dM @ U.T) @ B.T, added up."""
+        if self.dx is not None and self.U is not None:
+            dV = self.plan.empty("tiles of channels", images, self.plan.channels, dM.dtype)
+            _multiply(dM, self.U, dV)
+            pictures_from_tiles(dV, self.B, None, False, self.dx[images], *self._geometry())
+
+    def _geometry(self) -> tuple[int, int, Pair, int]:
+        return self.plan.outputs, self.plan.block, self.plan.origin, self.channel0
+
+
+def _sum_in_parts(back: _Backward, parts: int, dU: Array | None, dbias: Array | None) -> None:
+    """dx, and dU = V.T @ dM at each point: every part of the batch adds to a dU of its own at first.
+
+    A thread adds while its tiles are still in its cache. The parts are the same for any number of threads.
+    """
+    plan, dtype = back.plan, back.dy.dtype
+    bunches = plan.bunches(len(back.dy))
+    points = (plan.points, plan.channels, plan.filters)
+    partial = scratch("parts of a sum", (parts, *points), dtype) if dU is not None else None
+    biases = np.zeros((parts, plan.filters), dtype)
+
+    def work(start: int, stop: int) -> None:
+        for part in range(start, stop):
+            first = len(bunches) * part // parts
+            for i in range(first, len(bunches) * (part + 1) // parts):
+                dM = plan.empty("tiles of filters", bunches[i], plan.filters, dtype)
+                back.cotangents(bunches[i], dM)
+                biases[part] += _sum_of_pictures(dM)
+                if partial is not None:
+                    V = plan.empty("tiles of channels", bunches[i], plan.channels, dtype)
+                    back.pixels(bunches[i], V)
+                    _multiply_and_add(V, dM, partial[part], i == first)
+                back.send_back(dM, bunches[i])
+
+    with one_blas_thread():
+        for_ranges(parts, work)
+    for total, summands in ((dU, partial), (dbias, biases)):
+        if total is not None and summands is not None:
+            _add_up(summands, total)
+
+
+def _sum_in_chunks(back: _Backward, dU: Array, dbias: Array | None) -> None:
+    """The same where dU is too large to have several: a chunk's tiles wait until all of them are made.
+
+    Then each thread adds up its share of the points.
+    """
+    plan, dtype = back.plan, back.dy.dtype
+    for chunk in plan.chunks(len(back.dy), dtype.itemsize):
+        dM = plan.empties("waiting filters", chunk, plan.filters, dtype)
+        V = plan.empties("waiting channels", chunk, plan.channels, dtype)
+
+        def work(bunches: list[slice], chunk: Any = chunk, dM: Any = dM, V: Any = V) -> None:
+            for images in bunches:
+                i = chunk.index(images)
+                back.cotangents(images, dM[i])
+                back.pixels(images, V[i])
+                back.send_back(dM[i], images)
+
+        _share(chunk, work)
+        for i, (pixels, cotangents) in enumerate(zip(V, dM, strict=True)):
+            first = chunk[0].start == 0 and i == 0
+            _multiply_and_add(pixels, cotangents, dU, first)
+            if dbias is not None:
+                dbias[...] = _sum_of_pictures(cotangents) + (0 if first else dbias)
 
 
 def _share(bunches: list[slice], work: Callable[[list[slice]], None]) -> None:
@@ -268,62 +354,79 @@ def _multiply(tiles: Array, U: Array, out: Array) -> None:
     for_ranges(len(U), lambda start, stop: np.matmul(a[start:stop], U[start:stop], out=y[start:stop]))
 
 
-def _multiply_and_add(V: list[Array], dM: list[Array], dU: Array, first: bool) -> None:
-    """dU += V.T @ dM for each point, bunch after bunch; `first`: dU holds nothing yet."""
+def _multiply_and_add(V: Array, dM: Array, dU: Array, first: bool) -> None:
+    """dU += V.T @ dM for each point, which is one thread's; `first`: dU holds nothing yet."""
+    a, b = _by_point(V).swapaxes(1, 2), _by_point(dM)
 
     def work(start: int, stop: int) -> None:
+        if first:
+            np.matmul(a[start:stop], b[start:stop], out=dU[start:stop])
+            return
         product = scratch("product", dU.shape[1:], dU.dtype)
-        for i, (tiles, cotangents) in enumerate(zip(V, dM, strict=True)):
-            a, b = _by_point(tiles), _by_point(cotangents)
-            for p in range(start, stop):
-                if first and i == 0:
-                    np.matmul(a[p].T, b[p], out=dU[p])
-                else:
-                    np.matmul(a[p].T, b[p], out=product)
-                    dU[p] += product
+        for p in range(start, stop):
+            np.matmul(a[p], b[p], out=product)
+            dU[p] += product
 
     with one_blas_thread():
         for_ranges(len(dU), work)
 
 
-def _sum_of_pictures(tiles: list[Array], total: Array, first: bool) -> None:
-    """The bias's gradient: at the point (1, 1) a tile's polynomial is the sum of its pixels."""
-    if first:
-        total[...] = 0
-    for bunch in tiles:
-        total += bunch[1, 1].sum(axis=(0, 1, 2))
+def _sum_of_pictures(tiles: Array) -> Array:
+    """The bias's gradient (F,): at the point (1, 1) a tile's polynomial is the sum of its pixels."""
+    return tiles[1, 1].sum(axis=(0, 1, 2))
+
+
+def _add_up(summands: Array, total: Array) -> None:
+    """total = the sum over the first axis, in order."""
+    flat, rows = total.reshape(-1), summands.reshape(len(summands), -1)
+
+    def work(start: int, stop: int) -> None:
+        np.sum(rows[:, start:stop], axis=0, out=flat[start:stop])
+
+    for_ranges(flat.size, work, smallest=1 << 16)
 
 
 def _point_weights(name: str, plan: _Plan, dtype: Any) -> Array:
     return scratch(name, (plan.groups, plan.points, plan.channels, plan.filters), dtype)
 
 
-def _weights_to_points(weight: Array, G: Array, plan: _Plan) -> Array:
-    """G @ filter @ G.T for each filter and channel: (groups, n*n, S*S*C, F)."""
-    KB, S, groups = plan.kernel, plan.block, plan.groups
-    F, C, KH, KW = weight.shape
-    padded = np.zeros((F, C, KB * S, KB * S), dtype=weight.dtype) if KH < KB * S else weight
-    if padded is not weight:
-        padded[:, :, :KH, :KW] = weight
-    # Rows and columns of blocks first, then what counts as channels, filters last.
-    split = padded.reshape(groups, F // groups, C, KB, S, KB, S).transpose(0, 3, 5, 2, 4, 6, 1)
-    cells = scratch("weight cells", split.shape, weight.dtype)
-    np.copyto(cells, split)
-    U = _point_weights("weight points", plan, weight.dtype)
-    for g in range(groups):
-        matmul(np.kron(G, G), cells[g].reshape(KB * KB, -1), out=U[g].reshape(plan.points, -1))
+def _weights_to_points(weight: Array, G: Array, plan: _Plan, filters_last: bool) -> Array:
+    """G @ filter @ G.T for each filter and channel: (groups, n*n, S*S*C, F), or (groups, n*n, F, S*S*C)."""
+    cells = _cells_of(weight, plan)
+    order = (0, 3, 5, 2, 4, 6, 1) if filters_last else (0, 3, 5, 1, 2, 4, 6)
+    split = cells.transpose(order)
+    rows = scratch("weight cells", split.shape, weight.dtype)
+    for_ranges(
+        split.shape[3], lambda start, stop: np.copyto(rows[:, :, :, start:stop], split[:, :, :, start:stop])
+    )
+    matrices = (plan.channels, plan.filters) if filters_last else (plan.filters, plan.channels)
+    U = scratch("weight points", (plan.groups, plan.points, *matrices), weight.dtype)
+    for g in range(plan.groups):
+        matmul(np.kron(G, G), rows[g].reshape(plan.kernel**2, -1), out=U[g].reshape(plan.points, -1))
     return U
 
 
 def _points_to_weights(dU: Array, G: Array, plan: _Plan, dweight: Array) -> None:
     """The transpose of `_weights_to_points`, written into dweight (F, C/groups, KH, KW)."""
-    KB, S, groups = plan.kernel, plan.block, plan.groups
+    KB, S = plan.kernel, plan.block
     F, C, KH, KW = dweight.shape
-    cells = scratch("weight cells", (groups, KB, KB, C, S, S, F // groups), dU.dtype)
-    for g in range(groups):
-        matmul(np.kron(G, G).T, dU[g].reshape(plan.points, -1), out=cells[g].reshape(KB * KB, -1))
-    split = cells.transpose(0, 6, 3, 1, 4, 2, 5)
-    if KH == KB * S:
-        np.copyto(dweight.reshape(split.shape), split)
-    else:
-        dweight[...] = split.reshape(F, C, KB * S, KB * S)[:, :, :KH, :KW]
+    rows = scratch("weight cells", (plan.groups, KB, KB, C, S, S, plan.filters), dU.dtype)
+    for g in range(plan.groups):
+        matmul(np.kron(G, G).T, dU[g].reshape(plan.points, -1), out=rows[g].reshape(KB * KB, -1))
+    split = rows.transpose(0, 6, 3, 1, 4, 2, 5)
+    whole = KH == KB * S
+    cells = (dweight if whole else np.empty((F, C, KB * S, KB * S), dU.dtype)).reshape(split.shape)
+    for_ranges(plan.filters, lambda start, stop: np.copyto(cells[:, start:stop], split[:, start:stop]))
+    if not whole:
+        dweight[...] = cells.reshape(F, C, KB * S, KB * S)[:, :, :KH, :KW]
+
+
+def _cells_of(weight: Array, plan: _Plan) -> Array:
+    """Filters by blocks, (groups, F, C, KB, S, KB, S), with zeros where they do not fill their last block."""
+    side = plan.kernel * plan.block
+    F, C, KH, KW = weight.shape
+    if KH < side:
+        padded = np.zeros((F, C, side, side), dtype=weight.dtype)
+        padded[:, :, :KH, :KW] = weight
+        weight = padded
+    return weight.reshape(plan.groups, plan.filters, C, plan.kernel, plan.block, plan.kernel, plan.block)

@@ -15,7 +15,15 @@ from minialex.shapes import Pair
 
 @jit
 def _combine(
-    out: Array, at: int, width: int, add: bool, rows: Array, base: int, starts: Array, weights: Array, count: int
+    out: Array,
+    at: int,
+    width: int,
+    add: bool,
+    rows: Array,
+    base: int,
+    starts: Array,
+    weights: Array,
+    count: int,
 ) -> None:
     """out[at:] = (with `add`: +=) the sum of weights[r] * rows[base + starts[r]:] over r < count, `width` long.
 
@@ -36,7 +44,9 @@ def _combine(
                     out[o + p] = w0 * rows[r0 + p] + w1 * rows[r1 + p] + w2 * rows[r2 + p] + w3 * rows[r3 + p]
             else:
                 for p in range(n):
-                    out[o + p] += w0 * rows[r0 + p] + w1 * rows[r1 + p] + w2 * rows[r2 + p] + w3 * rows[r3 + p]
+                    out[o + p] += (
+                        w0 * rows[r0 + p] + w1 * rows[r1 + p] + w2 * rows[r2 + p] + w3 * rows[r3 + p]
+                    )
             done += 4
         elif count - done >= 2:
             w1, r1 = weights[done + 1], np.uintp(base + starts[done + 1])
@@ -126,9 +136,12 @@ def _lay_out_blocks(
             for phase in range(hop):
                 for q in range(columns):
                     left = (q * hop + phase) * block - origin[1]
-                    if row_on and not masked and left >= 0 and left + block <= W:
-                        for b in range(block):
-                            line[phase, q, first + b] = x[c, row, left + b]
+                    if block == 4 and row_on and not masked and left >= 0 and left + 4 <= W:
+                        # AlexNet's first layer. Without a loop it is one load and one store.
+                        line[phase, q, first] = x[c, row, left]
+                        line[phase, q, first + 1] = x[c, row, left + 1]
+                        line[phase, q, first + 2] = x[c, row, left + 2]
+                        line[phase, q, first + 3] = x[c, row, left + 3]
                         continue
                     for b in range(block):
                         on = row_on and 0 <= left + b < W

@@ -1,7 +1,7 @@
 """What the tests and `minialex gradcheck` share, and what checks an Op of your own.
 
-    from minialex.testing import check_op
-    check_op(MyOp, [x, y], {"alpha": 2.0}, reference=my_loops)
+from minialex.testing import check_op
+check_op(MyOp, [x, y], {"alpha": 2.0}, reference=my_loops)
 """
 
 from minialex.testing.cases import CASES, Case, grid, positive
