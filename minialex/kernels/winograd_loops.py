@@ -25,10 +25,10 @@ def _combine(
     weights: Array,
     count: int,
 ) -> None:
-    """out[at:] = (with `add`: +=) the sum of weights[r] * rows[base + starts[r]:] over r < count, `width` long.
+    """out[at:] = (with `add`: +=) the sum of weights[r] * rows[base + starts[r]:] over r < count.
 
-    Four rows a pass, then two, then one. Both arrays are flat, and indexes unsigned: a slice for each row would
-    cost as much as the row, and so would Python's rule for negative indexes.
+    `width` elements; four rows a pass, then two, then one. Both arrays are flat, and indexes unsigned: a
+    slice for each row would cost as much as the row, and so would Python's rule for negative indexes.
     """
     o, n = np.uintp(at), np.uintp(width)
     done = 0

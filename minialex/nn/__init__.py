@@ -2,7 +2,7 @@
 
 from minialex.nn import init
 from minialex.nn.activations import LogSoftmax, ReLU, Sigmoid, Softmax, Tanh
-from minialex.nn.fusion import run_fused
+from minialex.nn.fusion import run_fused, unfused
 from minialex.nn.layers import Conv2d, Dropout, Flatten, Identity, Linear, LocalResponseNorm
 from minialex.nn.loading import LoadResult, StateDictError
 from minialex.nn.loss import CrossEntropyLoss
@@ -35,4 +35,5 @@ __all__ = [
     "active_module",
     "init",
     "run_fused",
+    "unfused",
 ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from minialex import ops
 from minialex.nn.activations import ReLU, Sigmoid
@@ -11,7 +12,7 @@ from minialex.nn.module import Module
 from minialex.nn.pooling import AvgPool2d, MaxPool2d
 from minialex.tensor import Tensor
 
-__all__ = ["run_fused"]
+__all__ = ["run_fused", "unfused"]
 
 # Exactly these: a subclass may compute something else.
 FUSIBLE = (AvgPool2d, Conv2d, LocalResponseNorm, MaxPool2d, ReLU, Sigmoid)
@@ -62,3 +63,17 @@ def _relu_lrn_max_pool2d(x: Tensor, norm: LocalResponseNorm, pool: MaxPool2d) ->
         padding=pool.padding,
         ceil_mode=pool.ceil_mode,
     )
+
+
+@contextmanager
+def unfused(model: Module) -> Iterator[None]:
+    """Inside, a model with a switch `fused` runs its layers one by one: observers see each of them."""
+    fused = getattr(model, "fused", None)
+    if fused is None:
+        yield
+        return
+    model.fused = False  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        model.fused = fused

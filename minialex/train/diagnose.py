@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from minialex import ops
+from minialex import nn, ops
 from minialex.backend import Array, array_module, to_device
 from minialex.rng import random_scope
 from minialex.tensor import Event, Tensor, no_grad, observe
@@ -122,7 +122,7 @@ class Monitor:
         was_training = self._model.training
         self._model.eval()
         device = next(iter(self._model.parameters())).device
-        with no_grad(), observe(look):
+        with no_grad(), observe(look), nn.unfused(self._model):
             logits = self._model(Tensor(images, device=device)).data
         if was_training:
             self._model.train()

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from minialex import nn
 from minialex.tensor import Event, Tensor, no_grad, observe
 from minialex.train.reporter import table
 from minialex.train.spans import LayerSpans
@@ -92,7 +93,7 @@ def summarize(model: Any, name: str = "model", batch: int = 1) -> Summary:
     shape = (batch, model.channels, model.image_size, model.image_size)
     was_training = model.training
     model.eval()
-    with no_grad(), observe(look):
+    with no_grad(), observe(look), nn.unfused(model):
         model(Tensor(np.zeros(shape, np.float32)))
     if was_training:
         model.train()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minialex import nn, optim
+from minialex import models, nn, optim
 from minialex.errors import NumericalError
 from minialex.train import TrainConfig, load_checkpoint, train
 from minialex.train.diagnose import Advice, Monitor, explain_breakdown
@@ -46,6 +47,19 @@ def test_a_healthy_network_is_left_in_peace(warnings: list[str]) -> None:
     for epoch in range(1, 5):
         watcher.epoch_done(epoch, 100 * epoch, 1.0 / epoch, images())
     assert not warnings
+
+
+def test_dead_relus_of_fused_layers(warnings: list[str]) -> None:
+    """The models run ReLUs inside other operations; each is looked at all the same."""
+    variant = dataclasses.replace(models.VARIANTS["flowers"], hidden=8)
+    model = models.AlexNet(variant, "flowers", num_classes=3, image_size=67)
+    for layer in (model.features[0], model.features[6]):
+        layer.bias.data[...] = -100
+    pictures = np.random.default_rng(0).normal(size=(12, 3, 67, 67)).astype(np.float32)
+    monitor(model, warnings).epoch_done(1, 10, 1.0, pictures)
+    assert "relu in features.1 (100 %)" in warnings[0]
+    assert "relu in features.7 (100 %)" in warnings[0]
+    assert model.fused
 
 
 def test_dead_relus(warnings: list[str]) -> None:
