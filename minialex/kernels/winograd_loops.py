@@ -80,42 +80,49 @@ def _nonzero(matrix: Array, i: int, places: Array, weights: Array, starts: Array
 
 @jit
 def _lay_out(
-    x: Array, mask: Array, masked: bool, sheet: Array, block: int, origin: Pair, channel: int
+    x: Array, mask: Array, masked: bool, image: int, sheet: Array, block: int, origin: Pair, channel: int
 ) -> None:
     """One picture (C, H, W) on the sheet (rows, hop, columns/hop, S*S*C), with zeros around it."""
-    _, H, W = x.shape
-    rows, hop, _, _ = sheet.shape
+    H, W = x.shape[2], x.shape[3]
+    rows, hop, columns, channels = sheet.shape
+    zero = x.dtype.type(0)  # A plain 0 would make the arithmetic float64.
     for r in range(rows):
-        if block == 1 and 0 <= r - origin[0] < H:
-            sheet[r, :, : max(0, origin[1]) // hop + 1] = 0
-            sheet[r, :, (W + origin[1]) // hop :] = 0
-            _lay_out_row(x, mask, masked, sheet[r], r - origin[0], origin[1], channel)
-        elif block == 1:
-            sheet[r] = 0
-        else:
-            _lay_out_blocks(x, mask, masked, sheet[r], r, block, origin, channel)
+        if block > 1:
+            _lay_out_blocks(x, mask, masked, image, sheet, r, block, origin, channel)
+            continue
+        on = 0 <= r - origin[0] < H
+        for phase in range(hop):
+            for q in range(columns):
+                col = q * hop + phase - origin[1]
+                if not (on and 0 <= col < W):
+                    for c in range(channels):
+                        sheet[r, phase, q, c] = zero
+        if on:
+            _lay_out_row(x, mask, masked, image, sheet, r, origin, channel)
 
 
 @jit
-def _lay_out_row(x: Array, mask: Array, masked: bool, line: Array, row: int, left: int, channel: int) -> None:
+def _lay_out_row(
+    x: Array, mask: Array, masked: bool, image: int, sheet: Array, r: int, origin: Pair, channel: int
+) -> None:
     """One row of pixels; eight channels of it at a time, so that the cache lines read are still there."""
-    hop, _, C = line.shape
-    W = min(x.shape[2], line.shape[1] * hop - left)
-    zero = x.dtype.type(0)  # A plain 0 would make the arithmetic float64.
+    _, hop, columns, C = sheet.shape
+    row, width = r - origin[0], min(x.shape[3], columns * hop - origin[1])
+    zero = x.dtype.type(0)
     for first in range(0, C, 8):
-        phase, q = left % hop, left // hop
-        for col in range(W):
+        phase, q = origin[1] % hop, origin[1] // hop
+        for col in range(width):
             # Whole eights have a loop of their own: of known length, it becomes a few instructions.
             if first + 8 <= C:
                 for c in range(8):
-                    value = x[channel + first + c, row, col]
-                    off = masked and not mask[channel + first + c, row, col] > zero
-                    line[phase, q, first + c] = zero if off else value
+                    value = x[image, channel + first + c, row, col]
+                    off = masked and not mask[image, channel + first + c, row, col] > zero
+                    sheet[r, phase, q, first + c] = zero if off else value
             else:
                 for c in range(first, C):
-                    value = x[channel + c, row, col]
-                    off = masked and not mask[channel + c, row, col] > zero
-                    line[phase, q, c] = zero if off else value
+                    value = x[image, channel + c, row, col]
+                    off = masked and not mask[image, channel + c, row, col] > zero
+                    sheet[r, phase, q, c] = zero if off else value
             phase += 1
             if phase == hop:
                 phase, q = 0, q + 1
@@ -123,62 +130,66 @@ def _lay_out_row(x: Array, mask: Array, masked: bool, line: Array, row: int, lef
 
 @jit
 def _lay_out_blocks(
-    x: Array, mask: Array, masked: bool, line: Array, r: int, block: int, origin: Pair, channel: int
+    x: Array, mask: Array, masked: bool, image: int, sheet: Array, r: int, block: int, origin: Pair, channel: int
 ) -> None:
     """One row of blocks: the pixels of a block one after another, as so many channels."""
-    _, H, W = x.shape
-    hop, columns, channels = line.shape
-    zero = x.dtype.type(0)
-    for c in range(channel, channel + channels // (block * block)):
-        for a in range(block):
-            row, first = r * block + a - origin[0], ((c - channel) * block + a) * block
-            row_on = 0 <= row < H
-            for phase in range(hop):
-                for q in range(columns):
-                    left = (q * hop + phase) * block - origin[1]
-                    if block == 4 and row_on and not masked and left >= 0 and left + 4 <= W:
-                        # AlexNet's first layer. Without a loop it is one load and one store.
-                        line[phase, q, first] = x[c, row, left]
-                        line[phase, q, first + 1] = x[c, row, left + 1]
-                        line[phase, q, first + 2] = x[c, row, left + 2]
-                        line[phase, q, first + 3] = x[c, row, left + 3]
-                        continue
-                    for b in range(block):
-                        on = row_on and 0 <= left + b < W
-                        on = on and (not masked or mask[c, row, left + b] > zero)
-                        line[phase, q, first + b] = x[c, row, left + b] if on else zero
+    H, W = x.shape[2], x.shape[3]
+    _, hop, columns, channels = sheet.shape
+    zero, flat, pixels = x.dtype.type(0), sheet.reshape(-1), x.reshape(-1)
+    one, two, three = np.uintp(1), np.uintp(2), np.uintp(3)
+    for first in range(0, channels, block):
+        c, row = channel + first // (block * block), r * block + first // block % block - origin[0]
+        on = 0 <= row < H
+        for phase in range(hop):
+            for q in range(columns):
+                left = (q * hop + phase) * block - origin[1]
+                if block == 4 and on and not masked and left >= 0 and left + 4 <= W:
+                    # AlexNet's first layer: without a loop, one load and one store.
+                    at = np.uintp(((r * hop + phase) * columns + q) * channels + first)
+                    pixel = np.uintp(((image * x.shape[1] + c) * H + row) * W + left)
+                    flat[at], flat[at + one] = pixels[pixel], pixels[pixel + one]
+                    flat[at + two], flat[at + three] = pixels[pixel + two], pixels[pixel + three]
+                    continue
+                for b in range(block):
+                    keep = on and 0 <= left + b < W
+                    keep = keep and (not masked or mask[image, c, row, left + b] > zero)
+                    sheet[r, phase, q, first + b] = x[image, c, row, left + b] if keep else zero
 
 
 @jit
 def _pick_up(
-    sheet: Array, bias: Array, biased: bool, relu: bool, y: Array, block: int, origin: Pair, channel: int
+    sheet: Array,
+    bias: Array,
+    biased: bool,
+    relu: bool,
+    y: Array,
+    image: int,
+    block: int,
+    origin: Pair,
+    channel: int,
 ) -> None:
     """The picture (C, H, W) from its sheet, with bias and ReLU on the way."""
-    _, H, W = y.shape
+    H, W = y.shape[2], y.shape[3]
     rows, hop, columns, channels = sheet.shape
-    C = channels // (block * block)
-    zero = y.dtype.type(0)  # A plain 0 would make the arithmetic float64.
+    zero, flat = y.dtype.type(0), sheet.reshape(-1)
     # Pixels beyond the last tile are in no product.
     height = min(H, rows * block - origin[0])
     width = min(W, hop * columns * block - origin[1])
-    places = np.empty(width, dtype=np.int64)
+    places = np.empty(W, dtype=np.int64)
     for col in range(width):
         w, b = (col + origin[1]) // block, (col + origin[1]) % block
         places[col] = (w % hop * columns + w // hop) * channels + b
     for row in range(H):
-        r, a = min((row + origin[0]) // block, rows - 1), (row + origin[0]) % block
-        line = sheet[r].reshape(-1)
-        for c in range(C):
-            target, source = y[channel + c, row], line[(c * block + a) * block :]
+        r, a = (row + origin[0]) // block, (row + origin[0]) % block
+        reached = width if row < height else 0
+        for c in range(channels // (block * block)):
+            first = (r * hop * columns) * channels + (c * block + a) * block
             add = bias[c] if biased else zero
-            reached = width if row < height else 0
             for col in range(reached):
-                target[col] = source[places[col]] + add
+                value = flat[first + places[col]] + add
+                y[image, channel + c, row, col] = zero if relu and value < zero else value
             for col in range(reached, W):
-                target[col] = add
-            if relu:
-                for col in range(W):
-                    target[col] = zero if target[col] < zero else target[col]
+                y[image, channel + c, row, col] = zero if relu and add < zero else add
 
 
 @jit
@@ -203,21 +214,22 @@ def tiles_of_range(
     flat_sheet, flat_strip, flat_tiles = sheet.reshape(-1), strip.reshape(-1), tiles.reshape(-1)
     line = hop * columns * channels
     weights, starts = np.empty(e, dtype=x.dtype), np.empty(e, dtype=np.int64)
-    rows, cells = np.arange(e) * line, np.empty(e, dtype=np.int64)
+    rows, cells = np.empty(e, dtype=np.int64), np.empty(e, dtype=np.int64)
     for k in range(e):
-        cells[k] = (k % hop * columns + k // hop) * channels
+        rows[k], cells[k] = k * line, (k % hop * columns + k // hop) * channels
+    never = np.bool_(False)  # For a plain False, Numba would compile another _combine.
     for image in range(start, stop):
-        _lay_out(x[image], mask[image if masked else 0], masked, sheet, block, origin, channel)
+        _lay_out(x, mask, masked, image, sheet, block, origin, channel)
         for ty in range(TY):
             for i in range(n):
                 count = _nonzero(matrix, i, rows, weights, starts)
                 first = ty * hop * line
-                _combine(flat_strip, i * line, line, False, flat_sheet, first, starts, weights, count)
+                _combine(flat_strip, i * line, line, never, flat_sheet, first, starts, weights, count)
             for j in range(n):
                 count = _nonzero(matrix, j, cells, weights, starts)
                 for i in range(n):
                     at = (((i * n + j) * N + image) * TY + ty) * width
-                    _combine(flat_tiles, at, width, False, flat_strip, i * line, starts, weights, count)
+                    _combine(flat_tiles, at, width, never, flat_strip, i * line, starts, weights, count)
 
 
 @jit
@@ -243,11 +255,16 @@ def pictures_of_range(
     flat_sheet, flat_strip, flat_tiles = sheet.reshape(-1), strip.reshape(-1), tiles.reshape(-1)
     line = hop * columns * channels
     weights, starts = np.empty(n, dtype=y.dtype), np.empty(n, dtype=np.int64)
-    rows, points = np.arange(n) * line, np.arange(n) * (N * TY * width)
-    overlap = e - hop  # Of a tile with the next one.
+    rows, points = np.empty(n, dtype=np.int64), np.empty(n, dtype=np.int64)
+    for k in range(n):
+        rows[k], points[k] = k * line, k * N * TY * width
+    begin = np.int64(0)  # For a plain 0, Numba would compile another _combine.
+    overlap, zero = e - hop, y.dtype.type(0)  # Of a tile with the next one.
     for image in range(start, stop):
         for ty in range(TY):
-            strip[:, :, width // channels :] = 0  # Where only the overlap of a tile to the left adds.
+            for k in range(n * hop):  # Where only the overlap of a tile to the left adds.
+                for p in range((k * columns) * channels + width, (k + 1) * columns * channels):
+                    flat_strip[p] = zero
             for j in range(e):
                 count = _nonzero(matrix, j, points, weights, starts)
                 cell = (j % hop * columns + j // hop) * channels
@@ -258,5 +275,5 @@ def pictures_of_range(
             for i in range(e):
                 count = _nonzero(matrix, i, rows, weights, starts)
                 at, add = (ty * hop + i) * line, ty > 0 and i < overlap
-                _combine(flat_sheet, at, line, add, flat_strip, 0, starts, weights, count)
-        _pick_up(sheet, bias, biased, relu, y[image], block, origin, channel)
+                _combine(flat_sheet, at, line, add, flat_strip, begin, starts, weights, count)
+        _pick_up(sheet, bias, biased, relu, y, image, block, origin, channel)
