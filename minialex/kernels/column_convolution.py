@@ -68,7 +68,7 @@ def conv2d_backward_columns(
 ) -> None:
     """Each gradient for itself."""
     if mask is not None:
-        dy = dy * (mask > 0)
+        dy = array_module(dy).where(mask <= 0, dy.dtype.type(0), dy)
     if dx is not None:
         conv2d_backward_input_columns(dy, weight, dx, stride, padding, dilation, groups)
     if dweight is not None:

@@ -69,13 +69,12 @@ def conv2d_backward_reference(
 
     Shapes: dy (N, F, OH, OW); x (N, C, H, W), needed for dweight; weight (F, C/groups, KH, KW), needed for
             dx; mask (N, F, OH, OW) or None; dx as x, dweight as weight, dbias (F,), written.
-    Args:   mask: the output, if it went through a ReLU: where it is not above 0, dy counts as 0.
+    Args:   mask: the output, if it went through a ReLU: where it is 0, dy counts as 0. NaN is not lost.
     """
     if mask is not None:
-        masked = np.zeros_like(dy)
+        masked = np.empty_like(dy)
         for index in np.ndindex(dy.shape):
-            if mask[index] > 0:
-                masked[index] = dy[index]
+            masked[index] = 0.0 if mask[index] <= 0 else dy[index]
         dy = masked
     if dx is not None:
         conv2d_backward_input_reference(dy, weight, dx, stride, padding, dilation, groups)
@@ -174,7 +173,7 @@ def conv2d_backward_fastest(
     dilation: Pair,
     groups: int,
 ) -> None:
-    """The fastest way for these shapes: the one that went forward."""
+    """The fastest way for these shapes, as `use_winograd` allows it now."""
     # One of them is there: see Conv2dOp.
     shape = dweight.shape if weight is None else weight.shape  # type: ignore[union-attr]
     if winograd_is_better(dy.dtype, shape, dy.shape, stride, dilation, groups):

@@ -9,10 +9,10 @@ points, where a convolution is one multiplication a point, summed over the chann
 With m = 4 a 3 x 3 filter costs 36 multiplications for 16 outputs instead of 144. The sums over channels are
 one matrix product for each of the n x n points, and the gradients are the same maps, transposed.
 
-Rounding errors are three to ten times those of the direct sum, with the points chosen here: 1e-6 to 5e-6 of
-the result (float32, root mean square; the tests hold them to it). A NaN or an infinity spreads over its tile.
-So it is for float32 only, gradient checks run without it, and `use_winograd(False)` or MINIALEX_WINOGRAD=0
-turns it off.
+Rounding errors, with the points chosen here, are 1e-6 to 6e-6 of the result where those of the direct sum are
+1e-7 to 6e-7 (float32, root mean square; the tests hold them to it, and to twenty times the direct sum's). A NaN
+or an infinity spreads over its tile. So it is for float32 only, gradient checks run without it, and
+`use_winograd(False)` or MINIALEX_WINOGRAD=0 turns it off.
 
 Source: Winograd 1980; Lavin, Gray 2016, "Fast algorithms for convolutional neural networks"; the choice of
 points: Barabasz et al. 2020, "Error analysis and improving the accuracy of Winograd convolution".
@@ -80,7 +80,10 @@ def winograd_matrices(outputs: int, kernel: int) -> tuple[Array, Array, Array]:
     # The inverse was taken in floating point; the product says whether its fractions are the right ones.
     assert (values @ exact.T == np.eye(n, dtype=int)).all()
     scale = np.array([[np.lcm.reduce([v.denominator for v in row])] for row in exact], dtype=object)
-    return A.T.astype(np.float64), (G / scale).astype(np.float64), (exact * scale).astype(np.float64)
+    matrices = tuple(np.ascontiguousarray(matrix, np.float64) for matrix in (A.T, G / scale, exact * scale))
+    for matrix in matrices:
+        matrix.setflags(write=False)  # They are handed out again.
+    return matrices
 
 
 def _powers(points: list[Fraction], count: int) -> Array:
@@ -379,7 +382,7 @@ def _sum_of_pictures(tiles: Array) -> Array:
 
 def _add_up(summands: Array, total: Array) -> None:
     """total = the sum over the first axis, in order."""
-    flat, rows = total.reshape(-1), summands.reshape(len(summands), -1)
+    flat, rows = total.reshape(-1), summands.reshape(len(summands), total.size)
 
     def work(start: int, stop: int) -> None:
         np.sum(rows[:, start:stop], axis=0, out=flat[start:stop])

@@ -116,12 +116,12 @@ def _lay_out_row(
             if first + 8 <= C:
                 for c in range(8):
                     value = x[image, channel + first + c, row, col]
-                    off = masked and not mask[image, channel + first + c, row, col] > zero
+                    off = masked and mask[image, channel + first + c, row, col] <= zero
                     sheet[r, phase, q, first + c] = zero if off else value
             else:
                 for c in range(first, C):
                     value = x[image, channel + c, row, col]
-                    off = masked and not mask[image, channel + c, row, col] > zero
+                    off = masked and mask[image, channel + c, row, col] <= zero
                     sheet[r, phase, q, c] = zero if off else value
             phase += 1
             if phase == hop:
@@ -130,7 +130,15 @@ def _lay_out_row(
 
 @jit
 def _lay_out_blocks(
-    x: Array, mask: Array, masked: bool, image: int, sheet: Array, r: int, block: int, origin: Pair, channel: int
+    x: Array,
+    mask: Array,
+    masked: bool,
+    image: int,
+    sheet: Array,
+    r: int,
+    block: int,
+    origin: Pair,
+    channel: int,
 ) -> None:
     """One row of blocks: the pixels of a block one after another, as so many channels."""
     H, W = x.shape[2], x.shape[3]
@@ -152,7 +160,7 @@ def _lay_out_blocks(
                     continue
                 for b in range(block):
                     keep = on and 0 <= left + b < W
-                    keep = keep and (not masked or mask[image, c, row, left + b] > zero)
+                    keep = keep and not (masked and mask[image, c, row, left + b] <= zero)
                     sheet[r, phase, q, first + b] = x[image, c, row, left + b] if keep else zero
 
 

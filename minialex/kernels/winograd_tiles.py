@@ -31,7 +31,7 @@ def tiles_from_pictures_reference(
     """tiles[i, j, n, ty, tx, (c*S + a)*S + b] = sum over k, l of matrix[i, k] * matrix[j, l] * pixel.
 
     pixel is x[n, channel + c, (ty*hop + k)*S + a - top, (tx*hop + l)*S + b - left], and 0 off the picture or
-    where `mask` is given and not above 0 there: the gradient of a ReLU whose output is `mask`.
+    where `mask` is given and 0 there: the gradient of a ReLU whose output is `mask`.
 
     Shapes: x, mask (N, *, H, W); matrix (n, e); tiles (n, n, N, TY, TX, S*S*C), written.
     Args:   hop: from tile to tile, in blocks; block: S; origin: (top, left), pixels of padding;
@@ -47,7 +47,7 @@ def tiles_from_pictures_reference(
             row = (ty * hop + k) * block + a - origin[0]
             for m in range(e):
                 col = (tx * hop + m) * block + b - origin[1]
-                if 0 <= row < H and 0 <= col < W and (mask is None or mask[image, c, row, col] > 0):
+                if 0 <= row < H and 0 <= col < W and not (mask is not None and mask[image, c, row, col] <= 0):
                     total = total + matrix[i, k] * matrix[j, m] * x[image, c, row, col]
         tiles[i, j, image, ty, tx, last] = total
 
@@ -109,7 +109,7 @@ def tiles_from_pictures_array(
     C = last // block**2
     part = x[:, channel : channel + C]
     if mask is not None:
-        part = xp.where(mask[:, channel : channel + C] > 0, part, part.dtype.type(0))
+        part = xp.where(mask[:, channel : channel + C] <= 0, part.dtype.type(0), part)
     rows, cols = (_pixels(count, hop, e, block) for count in (TY, TX))
     canvas = _canvas(part, (int(rows.max()) + 1, int(cols.max()) + 1), origin)
     # (N, C, TY, e, S, TX, e, S)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from minialex.backend import Array, empty
+from minialex.backend import Array, array_module, empty
 from minialex.cost import Cost
 from minialex.kernels.convolution import conv2d_backward, conv2d_forward
 from minialex.shapes import (
@@ -100,7 +100,7 @@ class Conv2dOp(Op):
         )
         dx, dweight, dbias = (*gradients, None)[:3]
         if dx is None and dweight is None:  # A bias alone has no use for the convolution.
-            dy = dy if mask is None else dy * (mask > 0)
+            dy = dy if mask is None else array_module(dy).where(mask <= 0, dy.dtype.type(0), dy)
             return (None, None, dy.sum(axis=(0, 2, 3)))
         conv2d_backward(dy, x, weight, mask, dx, dweight, dbias, *self._geometry())
         return gradients
