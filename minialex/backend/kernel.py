@@ -96,8 +96,10 @@ class Compiled:
 
     def _helpers(self) -> dict[str, Any]:
         """What Numba can call for each Compiled that the function names."""
-        found = ((name, self.function.__globals__.get(name)) for name in self.function.__code__.co_names)
-        return {name: value.dispatcher() for name, value in found if isinstance(value, Compiled)}
+        found = {name: self.function.__globals__.get(name) for name in self.function.__code__.co_names}
+        if self in found.values():
+            raise TypeError(f"{self.__name__} calls itself: a kernel is a loop")
+        return {name: value.dispatcher() for name, value in found.items() if isinstance(value, Compiled)}
 
     def _resolved(self, helpers: dict[str, Any]) -> types.FunctionType:
         """The function, with the helpers in place of the Compileds."""

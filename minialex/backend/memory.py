@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import os
 import sys
 import threading
 from collections import deque
@@ -85,7 +86,11 @@ class Pool:
         with self._lock:
             block = self._take(size + ALIGNMENT)
         if block is None:
-            block = np.empty(size + ALIGNMENT, np.uint8)
+            try:
+                block = np.empty(size + ALIGNMENT, np.uint8)
+            except MemoryError:  # What is kept may be what is missing.
+                self.clear()
+                block = np.empty(size + ALIGNMENT, np.uint8)
         return np.asarray(_Lease(block, shape, dtype, self._returned))
 
     def clear(self) -> None:
@@ -99,6 +104,10 @@ class Pool:
         with self._lock:
             self._collect()
             return sum(block.nbytes for _, block in self._free)
+
+    def renew_lock(self) -> None:
+        """After a fork: a thread that is not here any more may have held it."""
+        self._lock = threading.Lock()
 
     def _take(self, size: int) -> Array | None:
         """The smallest block that is large enough, and not far too large."""
@@ -120,6 +129,8 @@ class Pool:
 
 
 _pool = Pool()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.renew_lock)
 
 
 def empty(shape: tuple[int, ...], like: Array, dtype: Any = None) -> Array:

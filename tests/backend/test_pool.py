@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import gc
+import os
 import threading
 
 import numpy as np
 import pytest
 
 import minialex as mx
-from minialex import backend
+from minialex import backend, ops
 from minialex.backend.memory import ALIGNMENT, PATIENCE, SMALLEST, Pool
 
 F4 = np.dtype(np.float32)
@@ -115,10 +116,37 @@ def test_a_training_step_takes_its_memory_from_the_step_before(monkeypatch: pyte
     mx.empty_cache()
     for _ in range(3):
         new.clear()
-        mx.ops.relu(mx.ops.conv2d(x, weight)).sum().backward()
+        ops.relu(ops.conv2d(x, weight)).sum().backward()
         weight.zero_grad()
     assert new
     assert not any(new)
+
+
+def test_memory_that_is_kept_is_given_up_before_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = Pool()
+    pool.empty((10, *LARGE), F4)
+    real, refused = np.empty, []
+
+    def short_of_memory(*args: object) -> np.ndarray:
+        if pool.kept():
+            refused.append(args)
+            raise MemoryError
+        return real(*args)  # type: ignore[call-overload, no-any-return]
+
+    monkeypatch.setattr(np, "empty", short_of_memory)
+    assert pool.empty(LARGE, F4).shape == LARGE
+    assert len(refused) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_fork_does_not_inherit_a_lock_that_nobody_gives_back() -> None:
+    with backend.memory._pool._lock:
+        child = os.fork()
+        if child == 0:
+            backend.empty(LARGE, np.empty(0, dtype=F4))
+            os._exit(0)
+        assert os.waitpid(child, 0) == (child, 0)
 
 
 def test_the_dtype_is_the_one_asked_for() -> None:
