@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -37,6 +38,18 @@ def output_of(name: str, *options: object, hidden: str = "") -> subprocess.Compl
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
     command = [sys.executable, "-c", start]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+COMMANDS = [path.name for path in sorted(SCRIPTS.glob("*.py")) if "ArgumentParser" in path.read_text()]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_names_nothing_of_this_machine(name: str) -> None:
+    done = output_of(name, "--help")
+    assert done.returncode == 0, done.stderr
+    assert f"python benchmarks/{name}" in done.stdout
+    for own in (str(CHECKOUT), sys.prefix, tempfile.gettempdir()):
+        assert own not in done.stdout
 
 
 def test_train_step_says_how_to_install_pytorch() -> None:

@@ -98,7 +98,7 @@ class Compiled:
         """What Numba can call for each Compiled that the function names."""
         found = {name: self.function.__globals__.get(name) for name in self.function.__code__.co_names}
         if self in found.values():
-            raise TypeError(f"{self.__name__} calls itself: a kernel is a loop")
+            raise TypeError(f"{self.function.__name__} calls itself: a kernel is a loop")
         return {name: value.dispatcher() for name, value in found.items() if isinstance(value, Compiled)}
 
     def _resolved(self, helpers: dict[str, Any]) -> types.FunctionType:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from minialex.backend.device import Array, array_module
+from minialex.backend.threads import drop_scratch
 
 # Bytes from which an array's memory is worth keeping; for less, the C library does as well.
 SMALLEST = 256 * 1024
@@ -145,8 +146,9 @@ def empty(shape: tuple[int, ...], like: Array, dtype: Any = None) -> Array:
 
 
 def empty_cache() -> None:
-    """Give memory that freed arrays left behind back to the system, as `torch.cuda.empty_cache` does."""
+    """Give memory that is kept for the next step back to the system, as `torch.cuda.empty_cache` does."""
     _pool.clear()
+    drop_scratch()
 
 
 def kept_memory() -> int:

@@ -79,20 +79,30 @@ def for_ranges(count: int, work: Callable[[int, int], object], smallest: int = 1
         return
     bounds = [count * i // threads for i in range(threads + 1)]
     helpers = [_idle.pop() if _idle else _Helper() for _ in range(threads - 1)]
-    for i, helper in enumerate(helpers, start=1):
-        # Context variables (a forced kernel variant, NumPy's error state) follow the work into the threads.
-        helper.start(copy_context(), work, bounds[i], bounds[i + 1])
-    errors: list[BaseException | None] = []
     try:
+        for i, helper in enumerate(helpers, start=1):
+            # Context variables (a forced kernel variant, NumPy's error state) follow the work to its thread.
+            helper.start(copy_context(), work, bounds[i], bounds[i + 1])
         copy_context().run(_run_part, work, bounds[0], bounds[1])
     finally:
         # All of them, also after a failure: none may still write into the caller's arrays.
-        for helper in helpers:
-            errors.append(helper.finish())
-            _idle.append(helper)
+        errors = [_finish(helper) for helper in helpers]
     for error in errors:
         if error is not None:
             raise error
+
+
+def _finish(helper: _Helper) -> BaseException | None:
+    """Wait for the helper's end, also if Ctrl-C comes meanwhile. Returns: what was raised, or None."""
+    interrupted: BaseException | None = None
+    while True:
+        try:
+            error = helper.finish()
+            break
+        except KeyboardInterrupt as interrupt:
+            interrupted = interrupt
+    _idle.append(helper)
+    return interrupted or error
 
 
 def _run_part(work: Callable[[int, int], object], start: int, stop: int) -> None:
@@ -105,21 +115,22 @@ class _Helper:
     than half of what a queue with futures takes."""
 
     def __init__(self) -> None:
-        self._given, self._done = threading.Lock(), threading.Lock()
+        self._given, self._busy = threading.Lock(), threading.Lock()
         self._given.acquire()
-        self._done.acquire()
         self._part: tuple[Context, Callable[[int, int], object], int, int] | None = None
         self._error: BaseException | None = None
         threading.Thread(target=self._serve, name="minialex", daemon=True).start()
 
     def start(self, context: Context, work: Callable[[int, int], object], start: int, stop: int) -> None:
         """Begin with a part; returns at once."""
+        self._busy.acquire()
         self._part = (context, work, start, stop)
         self._given.release()
 
     def finish(self) -> BaseException | None:
-        """Wait for its end. Returns: what the work raised, or None."""
-        self._done.acquire()
+        """Wait until it has nothing to do; can be asked again. Returns: what the work raised, or None."""
+        with self._busy:
+            pass
         error, self._error = self._error, None
         return error
 
@@ -127,7 +138,7 @@ class _Helper:
         while True:
             self._given.acquire()
             self._run()
-            self._done.release()
+            self._busy.release()
 
     def _run(self) -> None:
         part, self._part = self._part, None  # Nothing of the caller's is held while waiting.
@@ -156,9 +167,18 @@ if hasattr(os, "register_at_fork"):
 class _Scratch(threading.local):
     def __init__(self) -> None:
         self.buffers: dict[str, np.ndarray[Any, np.dtype[np.uint8]]] = {}
+        self.generation = 0
 
 
 _scratch = _Scratch()
+_generation = 0
+
+
+def drop_scratch() -> None:
+    """Give up the memory of `scratch`: the caller's now, that of each other thread when it next asks."""
+    global _generation
+    _generation += 1
+    _scratch.buffers.clear()
 
 
 def scratch(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, np.dtype[Any]]:
@@ -167,6 +187,9 @@ def scratch(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarr
     For what is filled and used up at once: the system need not find and clear fresh memory every time.
     """
     size = math.prod(shape) * dtype.itemsize
+    if _scratch.generation != _generation:
+        _scratch.buffers.clear()
+        _scratch.generation = _generation
     buffer = _scratch.buffers.get(name)
     if buffer is None or buffer.nbytes < size:
         buffer = _scratch.buffers[name] = np.empty(size, dtype=np.uint8)

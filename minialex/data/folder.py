@@ -38,7 +38,12 @@ SYSTEM_NAMES = frozenset(
 
 @runtime_checkable
 class Dataset(Protocol):
-    """What splits and loaders ask of a data set. It must pickle, for the loader's workers."""
+    """What splits and loaders ask of a data set. It must pickle, for the loader's workers.
+
+    An attribute or property `way`, a string, may name how `load` makes a picture of its file, with every
+    setting that matters: f"inverted {self.invert}". Then, and with an ImageFolder itself, a loader's cache
+    keeps pictures, apart for each class and way; other data sets load each picture anew every time.
+    """
 
     root: Path
     classes: list[str]

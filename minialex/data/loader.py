@@ -62,7 +62,8 @@ class Loader:
             threads: how many of them share that work where there are no workers; the data set's `load` must
             bear being called by several at once, as ImageFolder's does.
             cache: where decoded pictures are kept, with all that is done to them before the first random
-            transform; it changes no bit of a batch.
+            transform; it changes no bit of a batch. Only data sets that say how they load are kept: see
+            `Dataset`.
             drop_last: leave out the last batch if it is smaller than the others.
             prefetch: how many batches each worker is ahead.
     Workers start with the first epoch and live until `close()`; a `with` block closes, and so does the end of

@@ -1,8 +1,9 @@
 """Decoded pictures kept as bytes, so that an epoch after the first need not decode them again.
 
-A picture is found by the SHA-256 of its file and by how it was made from it (decoder and fixed transforms):
-a changed file, another size or another version of Pillow never meets an old picture. What a cache gives
-is what decoding would give, bit for bit: it changes how long an epoch takes, and nothing else.
+A picture is found by the SHA-256 of its file and by how it was made from it (data set, decoder and fixed
+transforms): a changed file, another size or another version of Pillow never meets an old picture. What a
+cache gives is what decoding would give, bit for bit: it changes how long an epoch takes, and nothing else.
+Data sets that do not say how they load (see `Dataset`) are not kept.
 
 Both kinds stop keeping pictures when their budget is used up, and the rest is decoded every time.
 """

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from minialex.data.folder import Dataset
+from minialex.data.folder import Dataset, ImageFolder
 from minialex.data.picture_cache import PictureCache
 from minialex.data.transforms import CenterCrop, Compose, Greyscale, Normalize, Resize, Transform
 from minialex.errors import DataError
@@ -58,18 +58,18 @@ class Recipe:
     """From a picture's index to the bytes or numbers that go into a batch.
 
     Args:   seed: of the random choices, whose address is (seed, epoch, picture). cache: where pictures are
-            kept once they are decoded and what is not random has been done to them; None decodes them anew.
+            kept once they are decoded and what is not random has been done to them; None decodes them anew,
+            and so do data sets that do not say how they load (see `Dataset`).
     Attributes: normalize: what is still to be done to a batch of bytes; None if the transform does it all.
     """
 
     def __init__(
         self, dataset: Dataset, transform: Transform, seed: int, cache: PictureCache | None = None
     ) -> None:
-        self.dataset, self.seed, self.cache = dataset, seed, cache
         self._fixed, self._varying, self.normalize = split_transform(transform)
-        kind = type(dataset)
-        maker = f"{kind.__module__}.{kind.__qualname__}"
-        self._way = json.dumps([maker, *(step.to_config() for step in self._fixed)], sort_keys=True)
+        loading = _way_of_loading(dataset)
+        self.dataset, self.seed, self.cache = dataset, seed, cache if loading else None
+        self._way = json.dumps([loading, *(step.to_config() for step in self._fixed)], sort_keys=True)
 
     def prepare(self, index: int, epoch: int, expected: Sample | None = None) -> Array:
         """Picture `index` as it appears in an epoch.
@@ -145,6 +145,17 @@ class Recipe:
 def describe(dataset: Dataset, index: int) -> str:
     """A picture's file for a message."""
     return str(dataset.root / dataset.names[index])
+
+
+def _way_of_loading(dataset: Dataset) -> list[str] | None:
+    """All that the pixels of a picture depend on besides its file; None if nobody knows.
+
+    A subclass of ImageFolder may load in another way, and any other data set in ways that its settings
+    decide: they must say so. The class is in it because a subclass inherits what its parent says.
+    """
+    kind = type(dataset)
+    way = "" if kind is ImageFolder else getattr(dataset, "way", None)
+    return [f"{kind.__module__}.{kind.__qualname__}", way] if isinstance(way, str) else None
 
 
 def _is_unchanged(dataset: Dataset, index: int) -> bool:

@@ -138,9 +138,21 @@ def tanh_backward_loop(dy: Array, y: Array, dx: Array) -> None:
 
 # What is worth a thread: these do little with an element, or do several at once.
 MANY = 1 << 18
-_sigmoid_float32 = per_image(jit(sigmoid_loop, fastmath=("contract",)), 2, MANY)
-_sigmoid_float64 = per_image(jit(sigmoid_reference), 2)
-sigmoid_backward_numba = per_image(jit(sigmoid_backward_loop), 3, MANY)
+_sigmoid_fast, _sigmoid_exact = jit(sigmoid_loop, fastmath=("contract",)), jit(sigmoid_reference)
+_sigmoid_float32, _sigmoid_float64 = per_image(_sigmoid_fast, 2, MANY), per_image(_sigmoid_exact, 2)
+
+
+def sigmoid_of_either(x: Array, y: Array) -> None:
+    """As the reference: the faster of the two for the dtype. For other compiled functions to call."""
+    if x.itemsize == 4:
+        _sigmoid_fast(x, y)
+    else:
+        _sigmoid_exact(x, y)
+
+
+sigmoid_compiled = jit(sigmoid_of_either)
+sigmoid_backward_compiled = jit(sigmoid_backward_loop)
+sigmoid_backward_numba = per_image(sigmoid_backward_compiled, 3, MANY)
 
 
 def sigmoid_numba(x: Array, y: Array) -> None:

@@ -183,8 +183,11 @@ _side_by_side, _spread = jit(side_by_side), jit(spread_columns)
 
 # Pixels that are worth a thread.
 MANY = 1 << 18
-average_pool_numba = per_image(jit(average_pool_rows), 2, MANY)
-average_pool_backward_numba = per_image(jit(average_pool_backward_rows), 2, MANY)
+average_pool_compiled, average_pool_backward_compiled = map(
+    jit, (average_pool_rows, average_pool_backward_rows)
+)
+average_pool_numba = per_image(average_pool_compiled, 2, MANY)
+average_pool_backward_numba = per_image(average_pool_backward_compiled, 2, MANY)
 
 average_pool_forward = Kernel(
     "average_pool_forward",

@@ -23,9 +23,20 @@ from minialex.backend import Array, for_ranges, jit, scratch
 from minialex.shapes import Padding, Pair
 
 __all__ = [
+    "WEIGHT_PARTS",
+    "backward_input",
+    "backward_scratch",
+    "backward_weight",
     "conv2d_backward_direct",
     "conv2d_direct",
     "direct_is_better",
+    "direct_scratch",
+    "forward_direct",
+    "images_worth_a_thread",
+    "partial_gradients",
+    "parts_worth_a_thread",
+    "sum_pixels",
+    "turned",
 ]
 
 # Into how many parts the batch is cut for the weights' gradient; the parts are summed in their order.
@@ -139,7 +150,7 @@ def _sum_images(dy: Array, dbias: Array) -> None:
 # "reassoc": a sum over pixels in as many lanes as the processor has. The order is the same in every run.
 _taps = jit(_add_taps, fastmath=("contract",))
 _dots = jit(_add_dots, fastmath=("contract", "reassoc"))
-_sum_pixels = jit(_sum_images, fastmath=("reassoc",))
+sum_pixels = jit(_sum_images, fastmath=("reassoc",))
 _copy, _fill = jit(_copy_rows), jit(_fill_with)
 
 
@@ -233,7 +244,7 @@ def _backward_weight_images(
                     _dots(d, d0, d1, pixels, (first + c) * area, dtaps, a, b, KH, T, moves)
 
 
-_forward, _backward_input, _backward_weight = map(
+forward_direct, backward_input, backward_weight = map(
     jit, (_forward_images, _backward_input_images, _backward_weight_images)
 )
 
@@ -253,18 +264,24 @@ def conv2d_direct(
     relu: bool,
 ) -> None:
     """As conv2d_reference, for stride (1, 1) and KW = 5 only."""
-    (F, C), (HP, WP) = (len(weight), x.shape[1]), _plane_size(weight.shape, y.shape, dilation)
     corner = (padding[0][0], padding[1][0])
-    biases = np.zeros(F, dtype=x.dtype) if bias is None else bias
+    biases = np.zeros(len(weight), dtype=x.dtype) if bias is None else bias
 
     def work(start: int, stop: int) -> None:
-        plane, sums = scratch("plane", (C, HP, WP), x.dtype), scratch("sums", (F + 1, HP * WP), x.dtype)
+        plane, sums = direct_scratch(x, weight, y, dilation)
         part = y[start:stop]
-        _forward(x[start:stop], weight, biases, part, plane, sums, corner, dilation)
+        forward_direct(x[start:stop], weight, biases, part, plane, sums, corner, dilation)
         if relu:
             np.maximum(part, 0, out=part)
 
-    for_ranges(len(x), work, _worth_a_thread(weight.shape, y.shape))
+    for_ranges(len(x), work, images_worth_a_thread(weight.shape, y.shape))
+
+
+def direct_scratch(x: Array, weight: Array, y: Array, dilation: Pair) -> tuple[Array, Array]:
+    """The calling thread's plane and sums for `forward_direct`. Args: x, weight, y: as conv2d_direct."""
+    HP, WP = _plane_size(weight.shape, y.shape, dilation)
+    plane = scratch("plane", (x.shape[1], HP, WP), x.dtype)
+    return plane, scratch("sums", (len(weight) + 1, HP * WP), x.dtype)
 
 
 def conv2d_backward_direct(
@@ -284,30 +301,53 @@ def conv2d_backward_direct(
 
     The parts of the batch are the same for any number of threads, and so are the bits of their sums.
     """
+
+    (N, F), parts = dy.shape[:2], max(1, min(len(dy), WEIGHT_PARTS))
     filters: Array = dweight if weight is None else weight
-    (N, F), shape, corner = dy.shape[:2], filters.shape, (padding[0][0], padding[1][0])
-    HP, WP = _plane_size(shape, dy.shape, dilation)
-    C, pitch, parts = shape[1] * groups, WP - dy.shape[3] + dy.shape[2] * WP, max(1, min(N, WEIGHT_PARTS))
-    dweights = np.empty((parts, F + 1, *shape[1:]), dtype=dy.dtype)
-    dbiases = np.empty((parts, F), dtype=dy.dtype)
-    taps = np.ascontiguousarray(filters[..., ::-1].transpose(1, 2, 0, 3))
+    shape, corner, C = filters.shape, (padding[0][0], padding[1][0]), filters.shape[1] * groups
+    dweights, dbiases = partial_gradients(filters, parts)
+    taps = turned(filters)
 
     def work(first: int, last: int) -> None:
-        plane, rows = scratch("plane", (C + 1, HP, WP), dy.dtype), scratch("rows", (F, pitch), dy.dtype)
+        plane, rows = backward_scratch(C, shape, dy, dilation)
         for part in range(first, last):
             images = slice(N * part // parts, N * (part + 1) // parts)
             d = dy[images] if mask is None else np.where(mask[images] > 0, dy[images], dy.dtype.type(0))
             if dx is not None:
-                _backward_input(d, taps, dx[images], plane, rows, corner, dilation)
+                backward_input(d, taps, dx[images], plane, rows, corner, dilation)
             if dweight is not None and x is not None:
-                _backward_weight(d, x[images], dweights[part], plane[:C], rows, corner, dilation)
+                backward_weight(d, x[images], dweights[part], plane[:C], rows, corner, dilation)
             if dbias is not None:
-                _sum_pixels(d, dbiases[part])
+                sum_pixels(d, dbiases[part])
 
-    for_ranges(parts, work, -(-_worth_a_thread(shape, dy.shape) * parts // max(1, N)))
+    for_ranges(parts, work, parts_worth_a_thread(shape, dy.shape, parts))
     for total, partial in ((dweight, dweights[:, :F]), (dbias, dbiases)):
         if total is not None:
             total[...] = partial.sum(axis=0)
+
+
+def backward_scratch(C: int, weight_shape: tuple[int, ...], dy: Array, dilation: Pair) -> tuple[Array, Array]:
+    """The calling thread's plane and rows for `backward_input` and `backward_weight`."""
+    HP, WP = _plane_size(weight_shape, dy.shape, dilation)
+    plane = scratch("plane", (C + 1, HP, WP), dy.dtype)
+    return plane, scratch("rows", (dy.shape[1], WP - dy.shape[3] + dy.shape[2] * WP), dy.dtype)
+
+
+def partial_gradients(weight: Array, parts: int) -> tuple[Array, Array]:
+    """What each part of the batch adds to dweight, with one filter that is none, and to dbias."""
+    F = len(weight)
+    dweights = np.empty((parts, F + 1, *weight.shape[1:]), dtype=weight.dtype)
+    return dweights, np.empty((parts, F), dtype=weight.dtype)
+
+
+def turned(weight: Array) -> Array:
+    """The taps for `backward_input`."""
+    return np.ascontiguousarray(weight[..., ::-1].transpose(1, 2, 0, 3))
+
+
+def parts_worth_a_thread(weight_shape: tuple[int, ...], y_shape: tuple[int, ...], parts: int) -> int:
+    """How many of so many parts of the batch are worth a thread."""
+    return -(-images_worth_a_thread(weight_shape, y_shape) * parts // max(1, y_shape[0]))
 
 
 def _plane_size(weight_shape: tuple[int, ...], y_shape: tuple[int, ...], dilation: Pair) -> Pair:
@@ -316,7 +356,7 @@ def _plane_size(weight_shape: tuple[int, ...], y_shape: tuple[int, ...], dilatio
     return y_shape[2] + (KH - 1) * dilation[0], y_shape[3] + (KW - 1) * dilation[1]
 
 
-def _worth_a_thread(weight_shape: tuple[int, ...], y_shape: tuple[int, ...]) -> int:
+def images_worth_a_thread(weight_shape: tuple[int, ...], y_shape: tuple[int, ...]) -> int:
     """How many images are worth a thread."""
     _, CG, KH, KW = weight_shape
     return -(-WORTH_A_THREAD // max(1, 2 * CG * KH * KW * y_shape[1] * y_shape[2] * y_shape[3]))

@@ -10,8 +10,8 @@ With m = 4 a 3 x 3 filter costs 36 multiplications for 16 outputs instead of 144
 one matrix product for each of the n x n points, and the gradients are the same maps, transposed.
 
 Rounding errors, with the points chosen here, are 1e-6 to 6e-6 of the result where those of the direct sum are
-1e-7 to 6e-7 (float32, root mean square; the tests hold them to it, and to twenty times the direct sum's). A NaN
-or an infinity spreads over its tile. So it is for float32 only, gradient checks run without it, and
+1e-7 to 6e-7 (float32, root mean square; the tests hold them to it, and to twenty times the direct sum's). A
+NaN or an infinity spreads over its tile. So it is for float32 only, gradient checks run without it, and
 `use_winograd(False)` or MINIALEX_WINOGRAD=0 turns it off.
 
 Source: Winograd 1980; Lavin, Gray 2016, "Fast algorithms for convolutional neural networks"; the choice of
@@ -80,10 +80,10 @@ def winograd_matrices(outputs: int, kernel: int) -> tuple[Array, Array, Array]:
     # The inverse was taken in floating point; the product says whether its fractions are the right ones.
     assert (values @ exact.T == np.eye(n, dtype=int)).all()
     scale = np.array([[np.lcm.reduce([v.denominator for v in row])] for row in exact], dtype=object)
-    matrices = tuple(np.ascontiguousarray(matrix, np.float64) for matrix in (A.T, G / scale, exact * scale))
-    for matrix in matrices:
+    A_T, G, B_T = (np.ascontiguousarray(matrix, np.float64) for matrix in (A.T, G / scale, exact * scale))
+    for matrix in (A_T, G, B_T):
         matrix.setflags(write=False)  # They are handed out again.
-    return matrices
+    return A_T, G, B_T
 
 
 def _powers(points: list[Fraction], count: int) -> Array:

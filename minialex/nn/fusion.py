@@ -25,6 +25,7 @@ def run_fused(layers: Iterable[Module], x: Tensor) -> Tensor:
         ReLU, MaxPool2d                       relu_max_pool2d
         Conv2d, ReLU (and no pooling next)    conv2d_relu
         Sigmoid, AvgPool2d                    sigmoid_avg_pool2d
+        Conv2d, Sigmoid, AvgPool2d            conv2d_sigmoid_avg_pool2d
 
     Every other layer is called by itself, a subclass of these too. Parameters and settings are the layers'.
     """
@@ -39,6 +40,8 @@ def run_fused(layers: Iterable[Module], x: Tensor) -> Tensor:
             case [Sigmoid(), AvgPool2d() as pool, *_]:
                 window = (pool.kernel_size, pool.stride, pool.padding, pool.ceil_mode)
                 x, count = ops.sigmoid_avg_pool2d(x, *window, pool.count_include_pad), 2
+            case [Conv2d() as conv, Sigmoid(), AvgPool2d() as pool]:
+                x, count = _conv2d_sigmoid_avg_pool2d(x, conv, pool), 3
             case [Conv2d(), ReLU(), LocalResponseNorm() | MaxPool2d()]:
                 x, count = rest[0](x), 1  # The ReLU goes with what follows it.
             case [Conv2d() as conv, ReLU(), *_]:
@@ -48,6 +51,23 @@ def run_fused(layers: Iterable[Module], x: Tensor) -> Tensor:
                 x, count = rest[0](x), 1
         rest = rest[count:]
     return x
+
+
+def _conv2d_sigmoid_avg_pool2d(x: Tensor, conv: Conv2d, pool: AvgPool2d) -> Tensor:
+    return ops.conv2d_sigmoid_avg_pool2d(
+        x,
+        conv.weight,
+        conv.bias,
+        conv.stride,
+        conv.padding,
+        conv.dilation,
+        conv.groups,
+        kernel_size=pool.kernel_size,
+        pool_stride=pool.stride,
+        pool_padding=pool.padding,
+        ceil_mode=pool.ceil_mode,
+        count_include_pad=pool.count_include_pad,
+    )
 
 
 def _relu_lrn_max_pool2d(x: Tensor, norm: LocalResponseNorm, pool: MaxPool2d) -> Tensor:
@@ -72,7 +92,7 @@ def unfused(model: Module) -> Iterator[None]:
     if fused is None:
         yield
         return
-    model.fused = False  # type: ignore[assignment]
+    model.fused = False
     try:
         yield
     finally:

@@ -4,6 +4,7 @@ from minialex.ops.activations import ReluOp, SigmoidOp, TanhOp, relu, sigmoid, t
 from minialex.ops.basic import exp, flatten, log, matmul, mean, reshape, sum, transpose
 from minialex.ops.concatenation import ConcatenateOp, concatenate
 from minialex.ops.convolution import Conv2dOp, Conv2dReluOp, conv2d, conv2d_relu
+from minialex.ops.convolution_pooling import Conv2dSigmoidAvgPool2dOp, conv2d_sigmoid_avg_pool2d
 from minialex.ops.fully_connected import LinearOp, linear
 from minialex.ops.fused_pooling import (
     ReluLrnMaxPool2dOp,
@@ -31,6 +32,7 @@ __all__ = [
     "ConcatenateOp",
     "Conv2dOp",
     "Conv2dReluOp",
+    "Conv2dSigmoidAvgPool2dOp",
     "CrossEntropyOp",
     "DropoutOp",
     "LinearOp",
@@ -49,6 +51,7 @@ __all__ = [
     "concatenate",
     "conv2d",
     "conv2d_relu",
+    "conv2d_sigmoid_avg_pool2d",
     "cross_entropy",
     "dropout",
     "exp",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import ClassVar
 
 import numpy as np
@@ -198,8 +199,9 @@ def _average_cost(x: Shape, y: Shape, bounds: tuple[Bounds, Bounds], itemsize: i
     return Cost.of(_window_cells(x, *bounds) + divisions, x, y, itemsize=itemsize)
 
 
+@functools.cache
 def bounds_arrays(bounds: tuple[Bounds, Bounds]) -> tuple[Array, Array]:
-    """The bounds as the kernels take them: (OH, 3) and (OW, 3)."""
+    """The bounds as the kernels take them, who only read them: (OH, 3) and (OW, 3)."""
     rows, cols = (np.asarray(b, dtype=np.int64) for b in bounds)
     return rows, cols
 

@@ -32,11 +32,14 @@ class SigmoidAvgPool2dOp(AvgPool2dOp):
         return y
 
     def backward(self, dy: Array) -> Gradients:
-        (sigmoids,) = self.saved
+        return (self.gradient(dy, *self.saved),)
+
+    def gradient(self, dy: Array, sigmoids: Array) -> Array:
+        """The gradient of x."""
         dx = empty(sigmoids.shape, dy)
         bounds = bounds_arrays(self.bounds(sigmoids.shape, self.count_include_pad))
         sigmoid_average_pool_backward(dy, sigmoids, dx, *bounds)
-        return (dx,)
+        return dx
 
 
 def sigmoid_avg_pool2d(

@@ -6,6 +6,7 @@ construction, so that a difference quotient with a step far below the spacing ne
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,7 @@ from minialex.ops import (
     ConcatenateOp,
     Conv2dOp,
     Conv2dReluOp,
+    Conv2dSigmoidAvgPool2dOp,
     CrossEntropyOp,
     DropoutOp,
     LinearOp,
@@ -364,6 +366,31 @@ def _fused_poolings() -> list[Case]:
     return rows
 
 
+def _fused_convolutions() -> list[Case]:
+    """Filters five wide at stride 1 go one way, image by image, and all others another."""
+    rows = []
+    pairs: tuple[tuple[Shape, Shape, dict[str, Any], dict[str, Any]], ...] = (
+        ((2, 1, 6, 6), (2, 1, 5, 5), {"padding": 2}, {"kernel_size": 2}),
+        ((1, 2, 7, 8), (3, 2, 5, 5), {}, {"kernel_size": 2}),
+        ((1, 2, 4, 9), (2, 1, 2, 5), {"dilation": (1, 2), "groups": 2}, {"kernel_size": (2, 1)}),
+        (
+            (1, 1, 5, 7),
+            (1, 1, 3, 5),
+            {"padding": ((1, 0), (2, 1))},
+            {"kernel_size": 2, "pool_stride": 1, "pool_padding": 1, "count_include_pad": False},
+        ),
+        ((2, 2, 6, 5), (2, 2, 3, 2), {"stride": (2, 1)}, {"kernel_size": 2, "ceil_mode": True}),
+        ((1, 3, 4, 4), (2, 3, 3, 3), {"padding": 1}, {"kernel_size": 3, "pool_padding": 1}),
+    )
+    bad = (((1, 3, 6, 6), (2, 2, 5, 5), (2,)), ((1, 2, 5, 5), (2, 2, 5, 5), (2,)))
+    for number, (x, weight, geometry, window) in enumerate(pairs):
+        inputs = (grid(*x), grid(*weight, item=1), grid(weight[0], item=2))
+        row = Case(Conv2dSigmoidAvgPool2dOp, inputs, geometry | window, references.conv2d_sigmoid_avg_pool2d)
+        rows.append(dataclasses.replace(row, bad_shapes=bad) if number == 1 else row)
+        rows.append(dataclasses.replace(row, inputs=inputs[:2]))
+    return rows
+
+
 CASES: list[Case] = [
     *_symbols(),
     *_matmul(),
@@ -378,4 +405,5 @@ CASES: list[Case] = [
     *_poolings(),
     *_normalisations(),
     *_fused_poolings(),
+    *_fused_convolutions(),
 ]

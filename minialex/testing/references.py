@@ -314,6 +314,23 @@ def sigmoid_avg_pool2d(x: Array, **geometry: Any) -> Array:
     return avg_pool2d(sigmoid(x), **geometry)
 
 
+def conv2d_sigmoid_avg_pool2d(
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    *,
+    kernel_size: Any,
+    pool_stride: Any = None,
+    pool_padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    **geometry: Any,
+) -> Array:
+    """One after another."""
+    window = (kernel_size, pool_stride, pool_padding, ceil_mode, count_include_pad)
+    return avg_pool2d(sigmoid(conv2d(x, weight, bias, **geometry)), *window)
+
+
 def relu_max_pool2d(x: Array, **geometry: Any) -> Array:
     """By the kernel's loops: ReLU of the largest is the largest of what ReLU gives."""
     return max_pool2d(x, **geometry, rectify=True)

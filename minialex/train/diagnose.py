@@ -17,7 +17,7 @@ from minialex import nn, ops
 from minialex.backend import Array, array_module, to_device
 from minialex.rng import random_scope
 from minialex.tensor import Event, Tensor, no_grad, observe
-from minialex.train.layers import LayerNames
+from minialex.train.spans import LayerSpans, place_of
 
 # A loss above this share of what guessing gives is no progress; and how long that is normal.
 STUCK_SHARE, STUCK_EPOCHS, STUCK_STEPS = 0.98, 2, 60
@@ -111,13 +111,13 @@ class Monitor:
 
     def _inspect(self, images: Any) -> tuple[dict[str, float], float]:
         """(share of units that are zero for all pictures, by ReLU; largest difference of two answers)."""
-        names = LayerNames(self._model)
-        shares: dict[str, float] = {}
+        spans = LayerSpans(self._model)
+        shares: dict[int, float] = {}
 
         def look(event: Event) -> None:
-            place = names.place(event)
+            spans.see(event)
             if event.op.name == "relu":
-                shares[place] = float((event.outputs[0].data.max(axis=0) <= 0).mean())
+                shares[event.op.order] = float((event.outputs[0].data.max(axis=0) <= 0).mean())
 
         was_training = self._model.training
         self._model.eval()
@@ -126,7 +126,9 @@ class Monitor:
             logits = self._model(Tensor(images, device=device)).data
         if was_training:
             self._model.train()
-        return shares, float((logits.max(axis=0) - logits.min(axis=0)).max())
+        layers = spans.resolve()
+        places = {place_of("relu", layers[order]): share for order, share in shares.items()}
+        return places, float((logits.max(axis=0) - logits.min(axis=0)).max())
 
     def _updates_text(self, name: str) -> str:
         return (
@@ -199,22 +201,27 @@ def explain_breakdown(model: Any, images: Any, labels: Any, *, seed: int, step: 
 
 
 def _first_not_finite(model: Any, images: Any, labels: Any, seed: int, step: int) -> str | None:
-    names = LayerNames(model)
-    found: list[str] = []
+    spans = LayerSpans(model)
+    found: list[tuple[int, str, str]] = []
 
     def look(event: Event) -> None:
-        place = names.place(event)
+        if event.phase == "forward":
+            spans.see(event)
         arrays = [v.data if isinstance(v, Tensor) else v for v in event.outputs if v is not None]
         if not found and not all(_finite(array) for array in arrays):
-            found.append(f"The first number that is not finite came out of {place} ({event.phase} pass).")
+            found.append((event.op.order, event.op.name, event.phase))
 
     device = next(iter(model.parameters())).device
     model.zero_grad()
-    with observe(look), random_scope(seed, step):
+    with observe(look), random_scope(seed, step), nn.unfused(model):
         logits = model(Tensor(images, device=device))
         ops.cross_entropy(logits, to_device(labels, device)).backward()
     model.zero_grad()
-    return found[0] if found else None
+    layers = spans.resolve()
+    for order, op, phase in found:
+        place = place_of(op, layers.get(order, ""))
+        return f"The first number that is not finite came out of {place} ({phase} pass)."
+    return None
 
 
 def _finite(array: Array) -> bool:

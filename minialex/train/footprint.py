@@ -17,7 +17,7 @@ import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,8 @@ from minialex.backend import empty_cache, kept_memory
 from minialex.errors import UsageError
 from minialex.rng import random_scope
 from minialex.tensor import Event, Tensor, observe
-from minialex.train.layers import LayerNames
 from minialex.train.reporter import table
+from minialex.train.spans import LayerSpans, place_of
 
 OPTIMIZERS: dict[str, Callable[..., Any]] = {
     "adam": optim.Adam,
@@ -50,7 +50,9 @@ class Footprint:
           backward, the pictures included; transient: the most that one op needs for a moment beyond what is
           alive before and after it; arrays: the most that is alive at one time, `moment` says when, and less
           than the sum of all these, because activations go as gradients come; runtime: this process without
-          any of them: Python, NumPy, Numba and compiled kernels; 0 where the system does not say.
+          any of them: Python, NumPy, Numba, compiled kernels, and the scratch memory of threads after a step
+          with one picture, while what that grows by with the batch is in `arrays`; 0 where the system does
+          not say.
     """
 
     batch: int
@@ -77,7 +79,7 @@ class Footprint:
             ("activations kept for backward, and pictures", _megabytes(self.activations)),
             ("largest array for a moment", _megabytes(self.transient)),
             (f"most at one time ({self.moment})", _megabytes(self.arrays)),
-            ("Python, NumPy, Numba and compiled kernels", _megabytes(self.runtime)),
+            ("Python, NumPy, Numba, kernels and scratch memory", _megabytes(self.runtime)),
             (f"the process, at batch {self.batch}", _megabytes(self.total)),
         ]
         return table(rows, right=(1,))
@@ -91,13 +93,15 @@ def _megabytes(count: int) -> str:
 class _Mark:
     """What tracemalloc says after an op: bytes alive now, and at most since the mark before.
 
-    Args: alive, peak: memory that is kept for reuse included; used: of what is alive, without it.
+    Args: alive, peak: memory that is kept for reuse included; used: of what is alive, without it; order: the
+          op's number, until its layers are known and stand in `moment`.
     """
 
     moment: str
     alive: int
     peak: int
     used: int
+    order: int | None = None
 
 
 def footprint_of(model: Any, batch: int, optimizer: str = "adam") -> Footprint:
@@ -117,7 +121,7 @@ def footprint_of(model: Any, batch: int, optimizer: str = "adam") -> Footprint:
     small = max(1, 2 * large // 3)
     weights = sum(p.data.nbytes for p in model.parameters())
     with _left_as_it_was(model):
-        # The first step loads compiled kernels and makes buffers that stay: they belong to the runtime.
+        # The first step loads compiled kernels and makes scratch memory that stays: both are in the runtime.
         _steps(model, optimizer, 1, 1)
         runtime = max(0, _resident_after_trimming() - weights)
         with _tracing():
@@ -138,16 +142,18 @@ def footprint_of(model: Any, batch: int, optimizer: str = "adam") -> Footprint:
         ]
         for number in range(2)
     )
-    # From the second step on, memory that the first one freed is kept for reuse, and the optimiser remembers.
-    # What is alive for a reason shows in the first.
-    forward_end = next(mark for mark in first if mark.moment == FORWARD_END)
+    # From the second step on, memory that the first one freed is kept for reuse, the optimiser remembers, and
+    # scratch memory has grown to the batch: what comes to that in its forward pass is kept for backward.
+    beginning, forward_end = (
+        next(mark for mark in second if mark.moment == moment) for moment in (BEGINNING, FORWARD_END)
+    )
     largest = max(second, key=lambda mark: mark.peak)
     return Footprint(
         batch=batch,
         parameters=weights,
         gradients=weights,
         optimizer=runs[1].kept,
-        activations=forward_end.used,
+        activations=batch * picture + forward_end.used - beginning.used,
         transient=max(after.peak - max(before.alive, after.alive) for before, after in pairwise(first)),
         arrays=weights + largest.peak,
         moment=largest.moment,
@@ -155,7 +161,8 @@ def footprint_of(model: Any, batch: int, optimizer: str = "adam") -> Footprint:
     )
 
 
-FORWARD_END, BACKWARD_END, STEP_END = "the end of the forward pass", "the end of backward", "the optimiser"
+BEGINNING, FORWARD_END = "the beginning", "the end of the forward pass"
+BACKWARD_END, STEP_END = "the end of backward", "the optimiser"
 
 
 @dataclass(frozen=True)
@@ -169,23 +176,26 @@ class _Run:
 def _steps(model: Any, optimizer: str, batch: int, count: int) -> _Run:
     empty_cache()
     optimiser = OPTIMIZERS[optimizer](list(model.parameters()), lr=0.0)
-    names = LayerNames(model)
+    spans = LayerSpans(model)
     images = np.zeros((batch, model.channels, model.image_size, model.image_size), np.float32)
     labels = np.zeros(batch, np.int64)
     marks: list[list[_Mark]] = []
 
-    def mark(moment: str) -> None:
+    def mark(moment: str, order: int | None = None) -> None:
         alive, peak = tracemalloc.get_traced_memory()
-        marks[-1].append(_Mark(moment, alive, peak, alive - kept_memory()))
+        marks[-1].append(_Mark(moment, alive, peak, alive - kept_memory(), order))
         tracemalloc.reset_peak()
 
     def look(event: Event) -> None:
-        mark(f"{names.place(event)}, {event.phase}")
+        if event.phase == "forward":
+            spans.see(event)
+        mark(f"{event.op.name}|{event.phase}", event.op.order)
 
     for _ in range(count):
         marks.append([])
+        spans.begin()
         optimiser.zero_grad()
-        mark("the beginning")
+        mark(BEGINNING)
         with observe(look), random_scope(0, 0):
             loss = ops.cross_entropy(model(Tensor(images)), labels)
             mark(FORWARD_END)
@@ -194,9 +204,21 @@ def _steps(model: Any, optimizer: str, batch: int, count: int) -> _Run:
         optimiser.step()
         mark(STEP_END)
         del loss
+        marks[-1] = _with_layers(marks[-1], spans.resolve())
     model.zero_grad()
     kept = sum(array.nbytes for array in optimiser.state_dict().values() if hasattr(array, "nbytes"))
     return _Run(kept, marks)
+
+
+def _with_layers(marks: list[_Mark], layers: dict[int, str]) -> list[_Mark]:
+    """The marks after ops with the layers in their moments: "conv2d in features.3, backward"."""
+    named = []
+    for mark in marks:
+        if mark.order is not None:
+            op, phase = mark.moment.split("|")
+            mark = replace(mark, moment=f"{place_of(op, layers.get(mark.order, ''))}, {phase}", order=None)
+        named.append(mark)
+    return named
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import pytest
 
 import minialex as mx
 from minialex import backend, ops
+from minialex.backend import threads
 from minialex.backend.memory import ALIGNMENT, PATIENCE, SMALLEST, Pool
 
 F4 = np.dtype(np.float32)
@@ -93,10 +94,10 @@ def test_threads_never_share_a_block() -> None:
             if not (array == number).all():
                 failures.append(number)
 
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
-    for thread in threads:
+    workers = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in workers:
         thread.start()
-    for thread in threads:
+    for thread in workers:
         thread.join()
     assert not failures
 
@@ -147,6 +148,14 @@ def test_a_fork_does_not_inherit_a_lock_that_nobody_gives_back() -> None:
             backend.empty(LARGE, np.empty(0, dtype=F4))
             os._exit(0)
         assert os.waitpid(child, 0) == (child, 0)
+
+
+def test_scratch_memory_is_given_back_too() -> None:
+    backend.scratch("test", LARGE, F4)[:] = 1
+    assert "test" in threads._scratch.buffers
+    mx.empty_cache()
+    assert not threads._scratch.buffers
+    assert backend.scratch("test", LARGE, F4).shape == LARGE
 
 
 def test_the_dtype_is_the_one_asked_for() -> None:

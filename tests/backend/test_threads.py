@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -128,3 +131,40 @@ def test_blas_is_held_to_one_thread_inside_and_restored_outside() -> None:
     with pytest.raises(RuntimeError), one_blas_thread():
         raise RuntimeError
     assert threads() == before
+
+
+INTERRUPTED = """
+import os, signal, threading, time
+import numpy as np
+from minialex.backend import for_ranges, threads
+
+written = np.zeros(2)
+
+def work(start, stop):
+    if start == 1:
+        time.sleep(0.6)
+    written[start] = 1
+
+threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+try:
+    for_ranges(2, work)
+except KeyboardInterrupt:
+    print("interrupted", written.tolist(), len(threads._idle))
+for_ranges(2, work)
+print(written.tolist(), len(threads._idle))
+"""
+
+
+def test_ctrl_c_leaves_no_thread_writing() -> None:
+    """The interrupt arrives while the caller waits for its helper: it is raised when the helper has ended."""
+    environment = {**os.environ, "MINIALEX_NUM_THREADS": "2"}
+    output = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment,
+        timeout=60,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    ).stdout
+    assert output.splitlines() == ["interrupted [1.0, 1.0] 1", "[1.0, 1.0] 1"]

@@ -171,6 +171,29 @@ def test_fused_pooling(number: int, variant: str, dtype: str, normalised: bool) 
         )
 
 
+@pytest.mark.parametrize("width", [3, 5])
+def test_convolution_sigmoid_and_pooling(number: int, variant: str, dtype: str, width: int) -> None:
+    """All in one, against PyTorch's one after another; filters five wide go image by image."""
+    stream = Stream(number, "test", item=14)
+    C, F_, padding = stream.integers(1, 4), stream.integers(1, 5), stream.integers(0, 3)
+    side = stream.integers(8, 13)
+    arrays = [
+        stream.normal(shape=(stream.integers(1, 4), C, side, side + 1)),
+        stream.normal(shape=(F_, C, 5, width)),
+        stream.normal(shape=(F_,)),
+    ]
+    kernel, stride = stream.integers(1, 4), stream.integers(1, 3)
+    compare(
+        lambda x, w, b: ops.conv2d_sigmoid_avg_pool2d(
+            x, w, b, padding=padding, kernel_size=kernel, pool_stride=stride
+        ),
+        lambda x, w, b: F.avg_pool2d(torch.sigmoid(F.conv2d(x, w, b, padding=padding)), kernel, stride),
+        arrays,
+        dtype,
+        variant,
+    )
+
+
 @pytest.mark.parametrize("name", ["relu", "sigmoid", "tanh"])
 def test_activations(number: int, variant: str, dtype: str, name: str) -> None:
     x = Stream(number, "test", item=6).normal(std=3.0, shape=(3, 5, 4))

@@ -18,6 +18,7 @@ import numpy as np
 import PIL
 import pytest
 from loader_datasets import Pictures
+from PIL import ImageOps
 
 import minialex
 from minialex.data import (
@@ -58,11 +59,39 @@ def pixels(number: int, height: int = 10) -> Any:
 class Counted(ImageFolder):
     """A folder that counts how often it decodes."""
 
+    way = "as ImageFolder does"
     loads = 0
 
     def load(self, index: int) -> Any:
         self.loads += 1
         return super().load(index)
+
+
+class Inverted(ImageFolder):
+    """A folder whose pictures a setting turns into negatives; it does not say so."""
+
+    def __init__(self, root: Path, invert: bool) -> None:
+        super().__init__(root)
+        self.invert = invert
+
+    def load(self, index: int) -> Any:
+        picture = super().load(index)
+        return ImageOps.invert(picture) if self.invert else picture
+
+
+class Named(Inverted):
+    """And one that says so."""
+
+    @property
+    def way(self) -> str:
+        return f"inverted {self.invert}"
+
+
+class Darker(Named):
+    """Loads in another way and inherits the name of its parent's."""
+
+    def load(self, index: int) -> Any:
+        return super().load(index).point(lambda value: value // 2)
 
 
 @pytest.fixture(params=["memory", "disk"])
@@ -88,6 +117,29 @@ def test_the_bits_are_the_same_with_and_without(name: str, cache: Any, make_fold
     assert batches(dataset, TRANSFORMS[name], cache) == expected
     assert dataset.loads == 13  # of two epochs and a look at the first picture's shape
     assert batches(dataset, TRANSFORMS[name], cache, threads=3) == expected
+
+
+@pytest.mark.parametrize("kind", [Inverted, Named])
+def test_settings_and_a_load_of_its_own_never_meet_other_pictures(
+    kind: type[Inverted], cache: Any, make_folder: MakeFolder
+) -> None:
+    root = make_folder({"a": 3, "b": 2})
+    makers = [ImageFolder(root), kind(root, False), kind(root, True), Darker(root, False), Darker(root, True)]
+    expected = [batches(dataset, AUGMENT) for dataset in makers]
+    assert len(set(expected)) == 4, "not inverting is what an ImageFolder does"
+    for _ in range(2):
+        assert [batches(dataset, AUGMENT, cache) for dataset in makers] == expected
+
+
+@pytest.mark.parametrize(("kind", "kept"), [(Inverted, 0), (Named, 5), (Darker, 5)])
+def test_only_data_sets_that_say_how_they_load_are_kept(
+    kind: type[Inverted], kept: int, make_folder: MakeFolder, tmp_path: Path
+) -> None:
+    dataset = kind(make_folder({"a": 3, "b": 2}), True)
+    memory, disk = MemoryCache(ROOM), DiskCache(tmp_path / "pictures", ROOM)
+    for cache in (memory, disk):
+        batches(dataset, AUGMENT, cache)
+    assert (len(memory), len(files(disk.folder))) == (kept, kept)
 
 
 def test_workers_and_threads_share_a_disk_cache(make_folder: MakeFolder, tmp_path: Path) -> None:

@@ -62,6 +62,8 @@ class Shifted(nn.ReLU):
         ([nn.Conv2d(2, 3, 3), nn.ReLU(), nn.MaxPool2d(2)], ["conv2d", "relu_max_pool2d"]),
         ([nn.Conv2d(2, 3, 3), nn.Sigmoid(), nn.MaxPool2d(2)], ["conv2d", "sigmoid", "max_pool2d"]),
         ([nn.Sigmoid(), nn.AvgPool2d(2, count_include_pad=False, padding=1)], ["sigmoid_avg_pool2d"]),
+        ([nn.Conv2d(2, 3, 5), nn.Sigmoid(), nn.AvgPool2d(2)], ["conv2d_sigmoid_avg_pool2d"]),
+        ([nn.Conv2d(2, 3, 3, stride=2), nn.Sigmoid(), nn.AvgPool2d(3, 1, 1)], ["conv2d_sigmoid_avg_pool2d"]),
         ([nn.Sigmoid(), nn.ReLU(), nn.AvgPool2d(2)], ["sigmoid", "relu", "avg_pool2d"]),
         ([nn.Conv2d(2, 3, 3), Shifted(), nn.MaxPool2d(2)], ["conv2d", "relu", "add", "max_pool2d"]),
         ([nn.ReLU(), nn.Conv2d(2, 3, 3)], ["relu", "conv2d"]),

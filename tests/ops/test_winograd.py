@@ -162,8 +162,8 @@ def test_it_is_used_where_it_saves_and_can_be_turned_off(monkeypatch: pytest.Mon
     assert not winograd_is_better(single, (64, 64, 3, 3), (1, 64, 9, 9), (2, 1), (1, 1), 1)
 
 
-# For 13 pictures of four tiles: bunches of one, of two, of all; a dU for each part of the batch, or tiles that
-# wait, in chunks of one bunch, of some, of all.
+# For 13 pictures of four tiles: bunches of one, of two, of all; a dU for each part of the batch, or tiles
+# that wait, in chunks of one bunch, of some, of all.
 LARGE = 2**25
 SUMS = [
     (1, LARGE, 1),

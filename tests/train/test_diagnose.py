@@ -49,10 +49,14 @@ def test_a_healthy_network_is_left_in_peace(warnings: list[str]) -> None:
     assert not warnings
 
 
+def fused_net() -> models.AlexNet:
+    variant = dataclasses.replace(models.VARIANTS["flowers"], hidden=8)
+    return models.AlexNet(variant, "flowers", num_classes=3, image_size=67)
+
+
 def test_dead_relus_of_fused_layers(warnings: list[str]) -> None:
     """The models run ReLUs inside other operations; each is looked at all the same."""
-    variant = dataclasses.replace(models.VARIANTS["flowers"], hidden=8)
-    model = models.AlexNet(variant, "flowers", num_classes=3, image_size=67)
+    model = fused_net()
     for layer in (model.features[0], model.features[6]):
         layer.bias.data[...] = -100
     pictures = np.random.default_rng(0).normal(size=(12, 3, 67, 67)).astype(np.float32)
@@ -140,6 +144,16 @@ class Logarithm(nn.Module):
 def test_where_a_nan_comes_from() -> None:
     said = explain_breakdown(Broken(), images(), LABELS, seed=0, step=0)
     assert said == "The first number that is not finite came out of log in middle (forward pass)."
+
+
+def test_where_a_number_breaks_in_fused_layers() -> None:
+    """The layer itself is named, not the operation that does its work and others'."""
+    model = fused_net()
+    model.features[8].weight.data[...] = 3e38
+    pictures = 100 * np.random.default_rng(0).normal(size=(12, 3, 67, 67)).astype(np.float32)
+    said = explain_breakdown(model, pictures, LABELS, seed=0, step=0)
+    assert said == "The first number that is not finite came out of conv2d in features.8 (forward pass)."
+    assert model.fused
 
 
 def test_where_a_gradient_breaks() -> None:

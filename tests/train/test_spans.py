@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 
 import minialex as mx
 from minialex import models, nn, ops
-from minialex.train.spans import LayerSpans
+from minialex.nn.fusion import FUSIBLE
+from minialex.train.spans import WORDS, LayerSpans, place_of
 
 
-def spans_of(model: Any, shape: tuple[int, ...]) -> list[tuple[str, str]]:
+def spans_of(model: Any, shape: tuple[int, ...], train: bool = True) -> list[tuple[str, str]]:
     spans, seen = LayerSpans(model), []
 
     def look(event: mx.tensor.Event) -> None:
@@ -20,9 +23,12 @@ def spans_of(model: Any, shape: tuple[int, ...]) -> list[tuple[str, str]]:
 
     spans.begin()
     with mx.observe(look):
-        model.train()(mx.Tensor(np.ones(shape, np.float32)))
+        model.train(train)(mx.Tensor(np.ones(shape, np.float32)))
     layers = spans.resolve()
     return [(name, layers[order]) for order, name in seen]
+
+
+Run = Callable[[Any, Any], Any]
 
 
 def layers() -> nn.Sequential:
@@ -32,33 +38,25 @@ def layers() -> nn.Sequential:
 
 
 class Fused(nn.Module):
-    """Runs some of its layers' work by itself, as one op each: what stands in `calls` is called."""
+    """Layers of which `run` calls some, and does the work of others by itself."""
 
-    def __init__(self, calls: tuple[int, ...]) -> None:
-        self.calls = calls
+    def __init__(self, run: Run) -> None:
+        self.run = run
         self.features = layers()
         self.classifier = nn.Linear(4 * 1 * 1, 2)
 
     def forward(self, x: Any) -> Any:
-        x = self.features(x) if not self.calls else Stage.run(self.features, x, self.calls)
-        return self.classifier(x)
+        return self.classifier(self.run(self.features, x))
 
 
-class Stage:
-    """Convolutions by their parameters; one op for ReLU and pooling."""
+def hardly_called(features: Any, x: Any) -> Any:
+    x = ops.relu_max_pool2d(ops.conv2d(x, features[0].weight, features[0].bias), 2)
+    return features[5](ops.conv2d_relu(x, features[3].weight, features[3].bias))
 
-    @staticmethod
-    def run(features: Any, x: Any, calls: tuple[int, ...]) -> Any:
-        for index, layer in enumerate(features):
-            if index in calls:
-                x = layer(x)
-            elif isinstance(layer, nn.Conv2d):
-                x = ops.conv2d(x, layer.weight, layer.bias)
-            elif isinstance(layer, nn.MaxPool2d):
-                x = ops.max_pool2d(x, 2)
-            elif isinstance(layer, nn.Flatten):
-                x = ops.flatten(x, 1)
-        return x
+
+def mostly_called(features: Any, x: Any) -> Any:
+    x = features[2](ops.conv2d_relu(x, features[0].weight, features[0].bias))
+    return features[5](features[4](ops.conv2d(x, features[3].weight, features[3].bias)))
 
 
 SHAPE = (2, 3, 8, 8)
@@ -69,26 +67,88 @@ def test_layers_that_are_called_own_their_ops() -> None:
     assert spans_of(layers(), SHAPE) == [(op, str(i)) for i, op in enumerate(expected)]
 
 
-def test_a_parameter_tells_the_layer_and_other_ops_share_what_is_left() -> None:
-    assert spans_of(Fused(calls=(5,)), SHAPE) == [
+def test_a_parameter_tells_the_first_layer_and_the_name_tells_the_others() -> None:
+    assert spans_of(Fused(hardly_called), SHAPE) == [
         ("conv2d", "features.0"),
-        # Without a parameter: from the first layer that nobody did, up to the next that somebody did.
-        ("max_pool2d", "features.1-2"),
-        ("conv2d", "features.3-4"),
+        ("relu_max_pool2d", "features.1-2"),
+        ("conv2d_relu", "features.3-4"),
         ("reshape", "features.5"),
         ("linear", "classifier"),
     ]
 
 
 def test_a_layer_that_is_called_is_never_taken_by_an_op_before_it() -> None:
-    assert spans_of(Fused(calls=(2, 4, 5)), SHAPE) == [
-        ("conv2d", "features.0-1"),
+    assert spans_of(Fused(mostly_called), SHAPE) == [
+        ("conv2d_relu", "features.0-1"),
         ("max_pool2d", "features.2"),
         ("conv2d", "features.3"),
         ("relu", "features.4"),
         ("reshape", "features.5"),
         ("linear", "classifier"),
     ]
+
+
+class Regularized(nn.Module):
+    """Layers that make no op in eval mode, Dropout and Identity, among fused ones and at the end."""
+
+    def __init__(self) -> None:
+        self.features = nn.Sequential(
+            nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Dropout(0.5), nn.ReLU(), nn.MaxPool2d(2), nn.Identity()
+        )
+        self.classifier = nn.Sequential(nn.Flatten(), nn.Linear(36, 2), nn.ReLU(), nn.Dropout(0.5))
+
+    def forward(self, x: Any) -> Any:
+        return self.classifier(nn.run_fused(self.features, x))
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_a_layer_that_is_called_and_makes_no_op_is_no_part_of_a_fused_one(train: bool) -> None:
+    rows = [
+        ("conv2d_relu", "features.0-1"),
+        ("dropout", "features.2"),
+        ("relu_max_pool2d", "features.3-4"),
+        ("reshape", "classifier.0"),
+        ("linear", "classifier.1"),
+        ("relu", "classifier.2"),
+        ("dropout", "classifier.3"),
+    ]
+    expected = rows if train else [row for row in rows if row[0] != "dropout"]
+    assert spans_of(Regularized(), SHAPE, train) == expected
+
+
+def test_a_layer_does_no_work_of_others() -> None:
+    """The last ReLU is never used: the Conv2d that is called before it does not do its work."""
+
+    class Unused(nn.Module):
+        def __init__(self) -> None:
+            self.layers = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+
+        def forward(self, x: Any) -> Any:
+            return self.layers[0](x)
+
+    assert spans_of(Unused(), SHAPE) == [("conv2d", "layers.0")]
+
+
+def test_what_no_leaf_does_belongs_to_the_container() -> None:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            self.scale = nn.Parameter(np.ones(1, np.float32))
+            self.conv, self.relu = nn.Conv2d(3, 3, 1), nn.ReLU()
+
+        def forward(self, x: Any) -> Any:
+            return self.relu(self.conv(x * self.scale) + x)
+
+    places = [("mul", "0"), ("conv2d", "0.conv"), ("add", "0"), ("relu", "0.relu")]
+    assert spans_of(nn.Sequential(Block()), SHAPE) == places
+
+
+def test_all_that_can_be_fused_has_a_word() -> None:
+    assert set(WORDS) == set(FUSIBLE)
+
+
+def test_the_place_of_an_op_in_words() -> None:
+    assert place_of("relu_max_pool2d", "features.1-2") == "relu_max_pool2d in features.1-2"
+    assert place_of("cross_entropy", "") == "cross_entropy"
 
 
 def test_ops_outside_of_all_layers_have_no_name() -> None:

@@ -24,6 +24,13 @@ def test_lenet5() -> None:
     assert summary.bytes == sum(row.bytes for row in summary.rows)
 
 
+def test_a_dropout_that_lets_everything_pass_is_no_part_of_the_layer_before_it() -> None:
+    model = models.build("flowers", 3, 67)
+    layers = [row.layer for row in summarize(model).rows]
+    assert "classifier.2" in layers
+    assert not [layer for layer in layers if "-" in layer], "one by one"
+
+
 def test_a_batch_multiplies_the_work_and_not_the_parameters() -> None:
     model = models.build("lenet5")
     one, four = summarize(model), summarize(model, batch=4)

@@ -10,12 +10,18 @@ from minialex.backend import Array
 from minialex.kernels import (
     activations,
     average_pooling,
+    convolution_pooling,
     fused_pooling,
     local_response_norm,
     max_pooling,
     sigmoid_pooling,
 )
-from minialex.ops import ReluLrnMaxPool2dOp, ReluMaxPool2dOp, SigmoidAvgPool2dOp
+from minialex.ops import (
+    Conv2dSigmoidAvgPool2dOp,
+    ReluLrnMaxPool2dOp,
+    ReluMaxPool2dOp,
+    SigmoidAvgPool2dOp,
+)
 from minialex.tensor import Gradients
 from minialex.testing.mutants.planting import wrong_kernel, wrong_method
 
@@ -86,3 +92,21 @@ def _sigmoid_last(right: Any, x: Array, sigmoids: Array, y: Array, *bounds: Arra
     right(x, sigmoids, y, *bounds)
     average_pooling.average_pool_reference(x, y, *bounds)
     activations.sigmoid_reference(y.reshape(-1), y.reshape(-1))
+
+
+@wrong_kernel(
+    Conv2dSigmoidAvgPool2dOp,
+    convolution_pooling.conv2d_sigmoid_average_pool_forward,
+    "conv2d_sigmoid_avg_pool2d forgets the bias",
+)
+def _no_bias(right: Any, x: Array, weight: Array, bias: Array | None, *rest: Any) -> None:
+    right(x, weight, None, *rest)
+
+
+@wrong_kernel(
+    Conv2dSigmoidAvgPool2dOp,
+    convolution_pooling.conv2d_sigmoid_average_pool_backward,
+    "conv2d_sigmoid_avg_pool2d's gradient forgets the sigmoid's",
+)
+def _spread_alone(right: Any, dy: Array, sigmoids: Array, *rest: Any) -> None:
+    right(dy * 4, np.full_like(sigmoids, 0.5), *rest)
