@@ -14,6 +14,9 @@ from minialex.shapes import ShapeError, broadcast_shape
 # depend on how many threads there are.
 SLICE = 512
 
+# Multiplications for which waking a thread would take longer.
+WORTH_A_THREAD = 4_000_000
+
 # A batch with no more rows than this, times the transpose of a large matrix, is worked out transposed.
 FEW = 64
 
@@ -40,7 +43,7 @@ def matmul_blas(a: Array, b: Array, y: Array) -> None:
         array_module(a).matmul(a, b, out=y)
         return
     with one_blas_thread():
-        if y.ndim != 2 or max(y.shape) < 2 * SLICE:
+        if y.ndim != 2 or max(y.shape) < 2 * SLICE or y.size * a.shape[-1] < WORTH_A_THREAD:
             np.matmul(a, b, out=y)
             return
         if len(y) >= 2 * SLICE:

@@ -312,7 +312,7 @@ def conv2d_backward_direct(
         plane, rows = backward_scratch(C, shape, dy, dilation)
         for part in range(first, last):
             images = slice(N * part // parts, N * (part + 1) // parts)
-            d = dy[images] if mask is None else np.where(mask[images] > 0, dy[images], dy.dtype.type(0))
+            d = dy[images] if mask is None else np.where(mask[images] <= 0, dy.dtype.type(0), dy[images])
             if dx is not None:
                 backward_input(d, taps, dx[images], plane, rows, corner, dilation)
             if dweight is not None and x is not None:

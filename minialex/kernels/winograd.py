@@ -55,6 +55,13 @@ BUNCH_TILES = 100
 SUM_PARTS = 8
 SUM_BUDGET = 32 * 2**20
 
+# Elements that are worth a thread, for a copy.
+COPY_PER_THREAD = 1 << 15
+
+# Bytes of the products that are added to it at a time: few enough to stay in the cache, and not so few that
+# threads wait for each other at every call of NumPy.
+PRODUCT_BYTES = 2**20
+
 # Otherwise, bytes of tiles that may wait for their sum.
 TILE_BUDGET = 32 * 2**20
 
@@ -366,10 +373,12 @@ def _multiply_and_add(V: Array, dM: Array, dU: Array, first: bool) -> None:
         if first:
             np.matmul(a[start:stop], b[start:stop], out=dU[start:stop])
             return
-        product = scratch("product", dU.shape[1:], dU.dtype)
-        for p in range(start, stop):
-            np.matmul(a[p], b[p], out=product)
-            dU[p] += product
+        step = max(1, PRODUCT_BYTES // dU[0].nbytes)
+        for p in range(start, stop, step):
+            part = slice(p, min(p + step, stop))
+            product = scratch("product", dU[part].shape, dU.dtype)
+            np.matmul(a[part], b[part], out=product)
+            dU[part] += product
 
     with one_blas_thread():
         for_ranges(len(dU), work)
@@ -400,9 +409,7 @@ def _weights_to_points(weight: Array, G: Array, plan: _Plan, filters_last: bool)
     order = (0, 3, 5, 2, 4, 6, 1) if filters_last else (0, 3, 5, 1, 2, 4, 6)
     split = cells.transpose(order)
     rows = scratch("weight cells", split.shape, weight.dtype)
-    for_ranges(
-        split.shape[3], lambda start, stop: np.copyto(rows[:, :, :, start:stop], split[:, :, :, start:stop])
-    )
+    _copy(split, rows, axis=3)
     matrices = (plan.channels, plan.filters) if filters_last else (plan.filters, plan.channels)
     U = scratch("weight points", (plan.groups, plan.points, *matrices), weight.dtype)
     for g in range(plan.groups):
@@ -420,9 +427,16 @@ def _points_to_weights(dU: Array, G: Array, plan: _Plan, dweight: Array) -> None
     split = rows.transpose(0, 6, 3, 1, 4, 2, 5)
     whole = KB * S == KH
     cells = (dweight if whole else np.empty((F, C, KB * S, KB * S), dU.dtype)).reshape(split.shape)
-    for_ranges(plan.filters, lambda start, stop: np.copyto(cells[:, start:stop], split[:, start:stop]))
+    _copy(split, cells, axis=1)
     if not whole:
         dweight[...] = cells.reshape(F, C, KB * S, KB * S)[:, :, :KH, :KW]
+
+
+def _copy(source: Array, target: Array, axis: int) -> None:
+    """target[...] = source, on threads along `axis`; they are in another order of memory."""
+    a, b = np.moveaxis(source, axis, 0), np.moveaxis(target, axis, 0)
+    smallest = -(-COPY_PER_THREAD * len(a) // max(1, a.size))
+    for_ranges(len(a), lambda start, stop: np.copyto(b[start:stop], a[start:stop]), smallest)
 
 
 def _cells_of(weight: Array, plan: _Plan) -> Array:
