@@ -71,19 +71,23 @@ def minialex_step(job: dict[str, Any]) -> tuple[Any, int, dict[str, Any]]:
 
     import minialex as mx
     from minialex import models, ops, optim
+    from minialex.backend import one_blas_thread
 
     after_import = resident_memory()
     keep_freed_memory()
     mx.manual_seed(0)
     model = models.build(job["model"], job["classes"]).train()
     optimizer = optim.Adam(model.parameters(), lr=1e-4)
-    x, labels = batch_of(job)
+    pictures, labels = batch_of(job)
+    x = mx.Tensor(pictures)
+    del pictures
 
     def step() -> float:
-        optimizer.zero_grad()
-        loss = ops.cross_entropy(model(mx.Tensor(x)), labels)
-        loss.backward()
-        optimizer.step()
+        with one_blas_thread():  # As in `minialex train`.
+            optimizer.zero_grad()
+            loss = ops.cross_entropy(model(x), labels)
+            loss.backward()
+            optimizer.step()
         return loss.item()
 
     return step, after_import, {"optimizer": "Adam"}

@@ -292,8 +292,7 @@ def _sum_in_parts(back: _Backward, parts: int, dU: Array | None, dbias: Array | 
     """
     plan, dtype = back.plan, back.dy.dtype
     bunches = plan.bunches(len(back.dy))
-    points = (plan.points, plan.channels, plan.filters)
-    partial = scratch("parts of a sum", (parts, *points), dtype) if dU is not None else None
+    sums = [] if dU is None else [dU, *scratch("parts of a sum", (max(parts, 1) - 1, *dU.shape), dtype)]
     biases = np.zeros((parts, plan.filters), dtype)
 
     def work(start: int, stop: int) -> None:
@@ -303,17 +302,20 @@ def _sum_in_parts(back: _Backward, parts: int, dU: Array | None, dbias: Array | 
                 dM = plan.empty("tiles of filters", bunches[i], plan.filters, dtype)
                 back.cotangents(bunches[i], dM)
                 biases[part] += _sum_of_pictures(dM)
-                if partial is not None:
+                if sums:
                     V = plan.empty("tiles of channels", bunches[i], plan.channels, dtype)
                     back.pixels(bunches[i], V)
-                    _multiply_and_add(V, dM, partial[part], i == first)
+                    _multiply_and_add(V, dM, sums[part], i == first)
                 back.send_back(dM, bunches[i])
 
     with one_blas_thread():
         for_ranges(parts, work)
-    for total, summands in ((dU, partial), (dbias, biases)):
-        if total is not None and summands is not None:
-            _add_up(summands, total)
+    if parts == 0 and dU is not None:
+        dU[...] = 0
+    for summand in sums[1:parts]:
+        _add(summand, sums[0])
+    if dbias is not None:
+        dbias[...] = biases.sum(axis=0)
 
 
 def _sum_in_chunks(back: _Backward, dU: Array, dbias: Array | None) -> None:
@@ -389,14 +391,10 @@ def _sum_of_pictures(tiles: Array) -> Array:
     return tiles[1, 1].sum(axis=(0, 1, 2))
 
 
-def _add_up(summands: Array, total: Array) -> None:
-    """total = the sum over the first axis, in order."""
-    flat, rows = total.reshape(-1), summands.reshape(len(summands), total.size)
-
-    def work(start: int, stop: int) -> None:
-        np.sum(rows[:, start:stop], axis=0, out=flat[start:stop])
-
-    for_ranges(flat.size, work, smallest=1 << 16)
+def _add(summand: Array, total: Array) -> None:
+    """total += summand."""
+    a, b = summand.reshape(-1), total.reshape(-1)
+    for_ranges(a.size, lambda start, stop: np.add(b[start:stop], a[start:stop], out=b[start:stop]), 1 << 16)
 
 
 def _point_weights(name: str, plan: _Plan, dtype: Any) -> Array:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from minialex.backend import array_module, num_threads, on_device_of, parse_device, to_device
+from minialex.backend import empty, num_threads, on_device_of, parse_device, to_device
 from minialex.data import DiskCache, MemoryCache, PictureCache, memory_budget, parse_bytes
 from minialex.data.flowers import cache_folder
 from minialex.kernels.image_normalization import normalize_images
@@ -69,6 +69,6 @@ def input_tensor(batch: Any, device: str) -> Tensor:
         to_device(np.full(C, value, dtype=np.float32), device) for value in (normalize.mean, normalize.std)
     )
     with on_device_of(pixels):
-        images = array_module(pixels).empty((N, C, H, W), dtype=np.float32)
+        images = empty((N, C, H, W), mean)
         normalize_images(mean, std, pixels, images)
-    return Tensor(images, device=device)
+    return Tensor._wrap(images)  # Nobody else has the array: no copy.
