@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from minialex.backend import Array
@@ -49,11 +49,11 @@ class Adam(Optimizer):
         betas = (state["beta1"], state["beta2"])
         return {"lr": state["lr"], "betas": betas, "eps": state["eps"], "weight_decay": state["weight_decay"]}
 
-    def _update(self, index: int, weight: Array, grad: Array) -> None:
+    def _updater(self, index: int, weight: Array, grad: Array) -> Callable[[slice], None]:
         mean = self._buffer(index, "mean", weight)
         square = self._buffer(index, "square", weight)
         step = self._updates[index]
         rate = self.lr / (1.0 - self.beta1**step)
         root = math.sqrt(1.0 - self.beta2**step)
         scalars = (rate, root, self.beta1, self.beta2, self.eps, self.weight_decay)
-        adam(weight, grad, mean, square, *scalars)
+        return lambda part: adam(weight[part], grad[part], mean[part], square[part], *scalars)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self
 
 import numpy as np
 
-from minialex.backend import Array, DTypeError, array_module, device_of, to_device, to_numpy
+from minialex.backend import Array, DTypeError, array_module, device_of, for_ranges, to_device, to_numpy
 from minialex.errors import CheckpointError, DeviceError
 from minialex.shapes import ShapeError
 from minialex.tensor import Tensor
@@ -17,7 +17,7 @@ __all__ = ["Optimizer"]
 
 
 class Optimizer:
-    """Changes parameters by their gradients: a subclass gives `_update` and names its settings and buffers.
+    """Changes parameters by their gradients: a subclass gives `_updater` and names its settings and buffers.
 
     Args:   params: the Tensors to learn, such as model.parameters(); one without a gradient is skipped.
             lr: step length, also an attribute that schedules set; weight_decay: L2 penalty on every
@@ -74,18 +74,19 @@ class Optimizer:
             if param.grad is not None:
                 self._check_gradient(index, param.data, param.grad)
         self.step_count += 1
-        with np.errstate(all="ignore"):  # NaN and infinity travel on, as in the ops.
-            for index, param in enumerate(self.params):
-                if param.grad is not None:
-                    self._updates[index] += 1
-                    self._step_one(index, param.data, param.grad)
-                    param.bump_version()
-
-    def _step_one(self, index: int, data: Array, grad: Array) -> None:
-        """Kernels want flat contiguous memory. For a contiguous array that is the array itself."""
-        weight = _flat(data)
-        self._update(index, weight, _flat(grad))
-        if not data.flags.c_contiguous:
+        pieces: list[tuple[Callable[[slice], None], slice]] = []
+        copies = []
+        for index, param in enumerate(self.params):
+            if param.grad is not None:
+                self._updates[index] += 1
+                # Kernels want flat contiguous memory. For a contiguous array that is the array itself.
+                weight = _flat(param.data)
+                pieces += _pieces(self._updater(index, weight, _flat(param.grad)), weight)
+                if not param.data.flags.c_contiguous:
+                    copies.append((param.data, weight))
+                param.bump_version()
+        _run(pieces, on_cpu=all(isinstance(param.data, np.ndarray) for param in self.params))
+        for data, weight in copies:
             data[...] = weight.reshape(data.shape)
 
     def _check_gradient(self, index: int, weight: Array, grad: Array) -> None:
@@ -97,9 +98,9 @@ class Optimizer:
         if device_of(grad) != device_of(weight):
             raise DeviceError(f"{place} is on {device_of(grad)}, expected {device_of(weight)}")
 
-    def _update(self, index: int, weight: Array, grad: Array) -> None:
-        """Overwrite the flat `weight` of parameter number `index`."""
-        raise NotImplementedError(f"{type(self).__name__} must define _update")
+    def _updater(self, index: int, weight: Array, grad: Array) -> Callable[[slice], None]:
+        """A function that overwrites a part of the flat `weight` of parameter number `index`."""
+        raise NotImplementedError(f"{type(self).__name__} must define _updater")
 
     def _buffer(self, index: int, name: str, weight: Array) -> Array:
         """The flat buffer of a parameter: zeros at first, and always where the parameter is."""
@@ -200,6 +201,29 @@ def _count(name: str, value: Any) -> int:
     if count != value or count < 0:
         raise ValueError(f"{name}: {value} is not a whole number of at least 0")
     return count
+
+
+# Elements of a piece of the work, and how many are worth a second thread.
+PIECE, WORTH_A_THREAD = 1 << 18, 1 << 17
+
+
+def _pieces(update: Callable[[slice], None], weight: Array) -> list[tuple[Callable[[slice], None], slice]]:
+    """The update of a parameter as work to share: in pieces on the CPU, at once on a GPU."""
+    step = PIECE if isinstance(weight, np.ndarray) else max(1, weight.size)
+    return [(update, slice(start, min(start + step, weight.size))) for start in range(0, weight.size, step)]
+
+
+def _run(pieces: list[tuple[Callable[[slice], None], slice]], on_cpu: bool) -> None:
+    """All parameters in one pass: each thread has its share of the pieces, and meets the others once."""
+
+    def work(first: int, last: int) -> None:
+        with np.errstate(all="ignore"):  # NaN and infinity travel on, as in the ops.
+            for update, part in pieces[first:last]:
+                update(part)
+
+    elements = sum(part.stop - part.start for _, part in pieces)
+    worth_sharing = on_cpu and elements >= 2 * WORTH_A_THREAD
+    for_ranges(len(pieces), work, smallest=1 if worth_sharing else max(1, len(pieces)))
 
 
 def _flat(array: Array) -> Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from minialex.backend import Array, array_module
 from minialex.kernels.sgd import sgd_paper, sgd_torch
@@ -52,13 +52,12 @@ class SGD(Optimizer):
         self.nesterov = nesterov
         self.rule = rule
 
-    def _update(self, index: int, weight: Array, grad: Array) -> None:
+    def _updater(self, index: int, weight: Array, grad: Array) -> Callable[[slice], None]:
+        scalars = (self.lr, self.momentum, self.weight_decay)
+        if self.rule == "torch" and not self.momentum:
+            none = array_module(weight).empty(0, dtype=weight.dtype)
+            return lambda part: sgd_torch(weight[part], grad[part], none, *scalars, self.nesterov)
+        velocity = self._buffer(index, "momentum", weight)
         if self.rule == "paper":
-            velocity = self._buffer(index, "momentum", weight)
-            sgd_paper(weight, grad, velocity, self.lr, self.momentum, self.weight_decay)
-            return
-        if self.momentum:
-            velocity = self._buffer(index, "momentum", weight)
-        else:
-            velocity = array_module(weight).empty(0, dtype=weight.dtype)
-        sgd_torch(weight, grad, velocity, self.lr, self.momentum, self.weight_decay, self.nesterov)
+            return lambda part: sgd_paper(weight[part], grad[part], velocity[part], *scalars)
+        return lambda part: sgd_torch(weight[part], grad[part], velocity[part], *scalars, self.nesterov)
