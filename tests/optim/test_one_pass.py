@@ -1,4 +1,4 @@
-"""A step goes over all parameters at once: one hand-over to the threads, and bits that do not depend on them."""
+"""A step goes over all parameters at once: the threads meet once, and bits do not depend on them."""
 
 from __future__ import annotations
 
