@@ -9,7 +9,7 @@ from typing import Self
 from minialex.backend import Compilation, on_compile
 
 # What the kernels of a training step took on two cores of 2.1 GHz, rounded up.
-USUAL_SECONDS = 10
+USUAL_SECONDS = 15
 
 
 class CompileNotice:
