@@ -14,9 +14,8 @@ _enabled: ContextVar[bool | None] = ContextVar("minialex_winograd", default=None
 def use_winograd(enabled: bool) -> Iterator[None]:
     """Inside, convolutions in float32 may use Winograd's algorithm where it saves time, or may not.
 
-    A backward pass goes by what holds when it runs: put both passes inside.
-
-    Without it they may, unless the environment variable MINIALEX_WINOGRAD is 0.
+    Outside of any such block they may, unless the environment variable MINIALEX_WINOGRAD is 0. A backward
+    pass goes by what holds when it runs: put both passes inside.
     """
     token = _enabled.set(bool(enabled))
     try:

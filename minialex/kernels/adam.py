@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 
 from minialex.backend import Array, Kernel, array_module, jit
-from minialex.kernels.sgd import in_parts
 
 __all__ = ["adam"]
 
@@ -80,31 +79,10 @@ def adam_array(
     weight -= change
 
 
-_compiled = jit(adam_reference)
-
-
-def adam_numba(
-    weight: Array,
-    grad: Array,
-    mean: Array,
-    square: Array,
-    rate: float,
-    root: float,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    weight_decay: float,
-) -> None:
-    """The reference, compiled, on a part of the weights for each thread."""
-    scalars = (rate, root, beta1, beta2, eps, weight_decay)
-
-    def work(start: int, stop: int) -> None:
-        part = slice(start, stop)
-        _compiled(weight[part], grad[part], mean[part], square[part], *scalars)
-
-    in_parts(weight.size, work)
-
-
 adam = Kernel(
-    "adam", outputs=("weight", "mean", "square"), reference=adam_reference, array=adam_array, numba=adam_numba
+    "adam",
+    outputs=("weight", "mean", "square"),
+    reference=adam_reference,
+    array=adam_array,
+    numba=jit(adam_reference),
 )

@@ -6,14 +6,9 @@ brought to the arrays' dtype first, so that every variant rounds alike. An empty
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from minialex.backend import Array, Kernel, jit
 
-from minialex.backend import Array, Kernel, for_ranges, jit
-
-__all__ = ["in_parts", "sgd_paper", "sgd_torch"]
-
-# Elements that are worth a thread.
-PART = 1 << 16
+__all__ = ["sgd_paper", "sgd_torch"]
 
 
 def torch_reference(
@@ -95,56 +90,18 @@ def paper_array(
     weight += velocity
 
 
-def in_parts(count: int, work: Callable[[int, int], object]) -> None:
-    """Call work(start, stop) on parts of range(count), each long enough to be worth a thread."""
-    for_ranges(-(-count // PART), lambda first, last: work(first * PART, min(last * PART, count)))
-
-
-_torch_compiled = jit(torch_reference)
-_paper_compiled = jit(paper_reference)
-
-
-def torch_numba(
-    weight: Array,
-    grad: Array,
-    velocity: Array,
-    lr: float,
-    momentum: float,
-    weight_decay: float,
-    nesterov: bool,
-) -> None:
-    """The reference, compiled, on a part of the weights for each thread."""
-
-    def work(start: int, stop: int) -> None:
-        part = slice(start, stop)
-        _torch_compiled(weight[part], grad[part], velocity[part], lr, momentum, weight_decay, nesterov)
-
-    in_parts(weight.size, work)
-
-
-def paper_numba(
-    weight: Array, grad: Array, velocity: Array, lr: float, momentum: float, weight_decay: float
-) -> None:
-    """The reference, compiled, on a part of the weights for each thread."""
-
-    def work(start: int, stop: int) -> None:
-        part = slice(start, stop)
-        _paper_compiled(weight[part], grad[part], velocity[part], lr, momentum, weight_decay)
-
-    in_parts(weight.size, work)
-
-
+# Which thread does which part of which parameter is the optimiser's to say: a step is one pass over them all.
 sgd_torch = Kernel(
     "sgd_torch",
     outputs=("weight", "velocity"),
     reference=torch_reference,
     array=torch_array,
-    numba=torch_numba,
+    numba=jit(torch_reference),
 )
 sgd_paper = Kernel(
     "sgd_paper",
     outputs=("weight", "velocity"),
     reference=paper_reference,
     array=paper_array,
-    numba=paper_numba,
+    numba=jit(paper_reference),
 )

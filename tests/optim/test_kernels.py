@@ -10,7 +10,7 @@ import pytest
 from minialex import rng
 from minialex.backend import use_variant
 from minialex.kernels.adam import adam
-from minialex.kernels.sgd import PART, sgd_paper, sgd_torch
+from minialex.kernels.sgd import sgd_paper, sgd_torch
 
 SGD = (0.1, 0.9, 5e-4)
 CALLS = {
@@ -47,23 +47,6 @@ def test_variants_agree_bit_for_bit(name: str, dtype: str) -> None:
             np.testing.assert_array_equal(got, expected, err_msg=variant, strict=True)
     changed = results["reference"][0]
     assert (changed != arrays(count, 500, dtype)[0]).all()
-
-
-@pytest.mark.parametrize("name", CALLS)
-def test_parts_for_threads_cover_everything_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    kernel, count, scalars = CALLS[name]
-    results = []
-    for threads in ("1", "3"):
-        monkeypatch.setenv("MINIALEX_NUM_THREADS", threads)
-        values = arrays(count, 3 * PART + 5, "float32")
-        with use_variant("numba"):
-            kernel(*values, *scalars)
-        results.append(values[0])
-    np.testing.assert_array_equal(*results)
-    values = arrays(count, 3 * PART + 5, "float32")
-    with use_variant("array"):
-        kernel(*values, *scalars)
-    np.testing.assert_array_equal(results[0], values[0])
 
 
 def test_nothing_to_update() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 import minialex as mx
 from minialex import optim
+from minialex.backend import use_variant
 from minialex.optim import optimizer as module
 
 SHAPES = ((700, 900), (5,), (0, 3), (300, 1000))
@@ -46,6 +47,17 @@ def test_bits_do_not_depend_on_the_number_of_threads(
         monkeypatch.setenv("MINIALEX_NUM_THREADS", threads)
         results.append(three_steps(name, transposed))
     assert results[0] == results[1] == results[2]
+
+
+@pytest.mark.parametrize("name", MAKE)
+def test_pieces_cover_every_parameter_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pieces of any length give what whole arrays give."""
+    monkeypatch.setattr(module, "PIECE", 10**9)
+    with use_variant("array"):
+        whole = three_steps(name, transposed=False)
+    for piece in (1 << 18, 7001):
+        monkeypatch.setattr(module, "PIECE", piece)
+        assert three_steps(name, transposed=False) == whole
 
 
 def test_the_threads_meet_once_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
