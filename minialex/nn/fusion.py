@@ -27,11 +27,12 @@ def run_fused(layers: Iterable[Module], x: Tensor) -> Tensor:
         Sigmoid, AvgPool2d                    sigmoid_avg_pool2d
         Conv2d, Sigmoid, AvgPool2d            conv2d_sigmoid_avg_pool2d
 
-    Every other layer is called by itself, a subclass of these too. Parameters and settings are the layers'.
+    Every other layer is called by itself, also a subclass of these, or one whose `forward` was replaced.
+    Parameters and settings are the layers'.
     """
     rest = list(layers)
     while rest:
-        match [layer if type(layer) in FUSIBLE else None for layer in rest[:3]]:
+        match [layer if _is_as_written(layer) else None for layer in rest[:3]]:
             case [ReLU(), LocalResponseNorm() as norm, MaxPool2d() as pool]:
                 x, count = _relu_lrn_max_pool2d(x, norm, pool), 3
             case [ReLU(), MaxPool2d() as pool, *_]:
@@ -51,6 +52,10 @@ def run_fused(layers: Iterable[Module], x: Tensor) -> Tensor:
                 x, count = rest[0](x), 1
         rest = rest[count:]
     return x
+
+
+def _is_as_written(layer: Module) -> bool:
+    return type(layer) in FUSIBLE and "forward" not in vars(layer)
 
 
 def _conv2d_sigmoid_avg_pool2d(x: Tensor, conv: Conv2d, pool: AvgPool2d) -> Tensor:
@@ -87,13 +92,12 @@ def _relu_lrn_max_pool2d(x: Tensor, norm: LocalResponseNorm, pool: MaxPool2d) ->
 
 @contextmanager
 def unfused(model: Module) -> Iterator[None]:
-    """Inside, a model with a switch `fused` runs its layers one by one: observers see each of them."""
-    fused = getattr(model, "fused", None)
-    if fused is None:
-        yield
-        return
-    model.fused = False
+    """Inside, the model and every module in it run their layers one by one: observers see each of them."""
+    switched = [module for module in model.modules() if getattr(module, "fused", False)]
+    for module in switched:
+        module.fused = False
     try:
         yield
     finally:
-        model.fused = fused
+        for module in switched:
+            module.fused = True

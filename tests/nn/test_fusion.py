@@ -81,3 +81,21 @@ def test_only_known_runs_are_fused(layers: list[nn.Module], names: list[str]) ->
         fused = nn.run_fused(layers, x)
     assert seen == names
     np.testing.assert_allclose(fused.numpy(), nn.Sequential(*layers)(x).numpy(), rtol=1e-12, atol=1e-12)
+
+
+def test_a_layer_whose_forward_was_replaced_is_called() -> None:
+    layers = [nn.ReLU(), nn.MaxPool2d(2)]
+    layers[0].forward = lambda x: x + 1.0  # type: ignore[method-assign]
+    x = mx.Tensor(-np.ones((1, 1, 2, 2)))
+    assert nn.run_fused(layers, x).numpy().tolist() == [[[[0.0]]]]
+
+
+def test_unfused_reaches_a_model_inside_another() -> None:
+    inner = models.lenet5()
+    outer = nn.Sequential(inner)
+    names: list[str] = []
+    x = mx.Tensor(np.zeros((1, 1, 28, 28), np.float32))
+    with nn.unfused(outer), mx.no_grad(), mx.observe(lambda event: names.append(event.op.name)):
+        outer(x)
+    assert names.count("conv2d") == 2
+    assert inner.fused
