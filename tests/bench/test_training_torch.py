@@ -47,7 +47,9 @@ def test_the_twin_of_a_layer_has_all_its_settings(layer: nn.Module) -> None:
     [
         ("lenet5", 20, 0.1, 30, "float32", 1e-5, 1e-4),
         # In float32 a pixel or two win a window in one library and lose it in the other, late in the run.
-        ("flowers", 4, 0.001, 30, "float32", 1e-3, 0.1),
+        # With Winograd's larger rounding that comes sooner, so the long run goes without.
+        ("flowers without Winograd", 4, 0.001, 30, "float32", 1e-3, 0.1),
+        ("flowers", 4, 0.001, 15, "float32", 1e-3, 0.1),
         ("flowers", 2, 0.002, 20, "float64", 1e-12, 1e-10),
         ("owt", 1, 0.01, 5, "float32", 1e-5, 1e-3),
         # The first layer moves by 3 millionths of its length here, of which float32 keeps two digits.
@@ -56,6 +58,14 @@ def test_the_twin_of_a_layer_has_all_its_settings(layer: nn.Module) -> None:
     ],
 )
 def test_steps_of_sgd_are_those_of_pytorch(
+    name: str, batch: int, lr: float, steps: int, dtype: str, loss_tolerance: float, change_tolerance: float
+) -> None:
+    name, _, without = name.partition(" without ")
+    with mx.use_winograd(not without):
+        compare_steps(name, batch, lr, steps, dtype, loss_tolerance, change_tolerance)
+
+
+def compare_steps(
     name: str, batch: int, lr: float, steps: int, dtype: str, loss_tolerance: float, change_tolerance: float
 ) -> None:
     mx.manual_seed(3)
