@@ -12,7 +12,8 @@ import numpy as np
 from minialex.backend import Array, Kernel
 from minialex.kernels.column_convolution import conv2d_backward_columns, conv2d_columns
 from minialex.kernels.direct_convolution import conv2d_backward_direct, conv2d_direct, direct_is_better
-from minialex.kernels.winograd import conv2d_backward_winograd, conv2d_winograd, winograd_is_better
+from minialex.kernels.winograd import conv2d_backward_winograd, conv2d_winograd
+from minialex.kernels.winograd_plan import winograd_is_better
 from minialex.shapes import Padding, Pair
 
 

@@ -35,7 +35,7 @@ from minialex.kernels.direct_convolution import (
     turned,
 )
 from minialex.kernels.sigmoid_pooling import sigmoid_average_pool_backward, sigmoid_average_pool_forward
-from minialex.kernels.winograd import winograd_is_better
+from minialex.kernels.winograd_plan import winograd_is_better
 from minialex.shapes import Padding, Pair
 
 __all__ = ["conv2d_sigmoid_average_pool_backward", "conv2d_sigmoid_average_pool_forward"]

@@ -20,11 +20,8 @@ points: Barabasz et al. 2020, "Error analysis and improving the accuracy of Wino
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from fractions import Fraction
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -36,20 +33,10 @@ from minialex.backend import (
     num_threads,
     one_blas_thread,
     scratch,
-    winograd_enabled,
 )
+from minialex.kernels.winograd_plan import Plan, plan_for
 from minialex.kernels.winograd_tiles import pictures_from_tiles, tiles_from_pictures
 from minialex.shapes import Padding, Pair
-
-# Outputs that a tile may have, along each axis, for a filter of so many pixels. Larger ones round worse.
-OUTPUTS = {3: (4, 5), 5: (3,)}
-
-# Where the polynomials behind the transforms are evaluated, besides infinity; by the tile's size n.
-POINTS = {6: (0, 1, -1, Fraction(1, 2), -2), 7: (0, 1, -1, 2, -2, Fraction(1, 2))}
-
-# Rows that make a matrix product worth its while: so many tiles, of as many pictures as that takes (a power
-# of two, for whole bunches in whole batches), are multiplied together. More would leave the cache before.
-BUNCH_TILES = 100
 
 # The weights' gradient is summed in so many parts of the batch, if together they have at most these bytes.
 SUM_PARTS = 8
@@ -61,128 +48,6 @@ COPY_PER_THREAD = 1 << 15
 # Bytes of the products that are added to it at a time: few enough to stay in the cache, and not so few that
 # threads wait for each other at every call of NumPy.
 PRODUCT_BYTES = 2**20
-
-# Otherwise, bytes of tiles that may wait for their sum.
-TILE_BUDGET = 32 * 2**20
-
-# It must save at least this part of the multiplications, on at least so many channels and filters: the maps
-# cost as much for a few channels as for many.
-WORTH_SAVING = 0.4
-WORTH_CHANNELS = 16
-
-
-@lru_cache
-def winograd_matrices(outputs: int, kernel: int) -> tuple[Array, Array, Array]:
-    """(A.T (m, n), G (n, r), B.T (n, n)) for m outputs of an r-tap filter, float64, worked out exactly.
-
-    The product of two polynomials is fixed by its values at n points: evaluate both (A and G), multiply,
-    interpolate. A filter slides where a product carries, so its algorithm is the transposed one: B.T is
-    the interpolation's transpose, scaled to whole numbers; G takes the scale back.
-    """
-    n = outputs + kernel - 1
-    points = [Fraction(point) for point in POINTS[n]]
-    A, G, values = (_powers(points, count) for count in (outputs, kernel, n))
-    B_transposed = np.linalg.inv(values.astype(np.float64)).T
-    exact = np.array([[Fraction(v).limit_denominator(10**6) for v in row] for row in B_transposed])
-    # The inverse was taken in floating point; the product says whether its fractions are the right ones.
-    assert (values @ exact.T == np.eye(n, dtype=int)).all()
-    scale = np.array([[np.lcm.reduce([v.denominator for v in row])] for row in exact], dtype=object)
-    A_T, G, B_T = (np.ascontiguousarray(matrix, np.float64) for matrix in (A.T, G / scale, exact * scale))
-    for matrix in (A_T, G, B_T):
-        matrix.setflags(write=False)  # They are handed out again.
-    return A_T, G, B_T
-
-
-def _powers(points: list[Fraction], count: int) -> Array:
-    """Row p: the powers 0 to count - 1 of point p. At infinity only the highest counts."""
-    rows = [[point**power for power in range(count)] for point in points]
-    return np.array([*rows, [Fraction(0)] * (count - 1) + [Fraction(1)]])
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """How one convolution is cut: S x S pixels are a block, the filter KB x KB blocks, a tile n x n."""
-
-    block: int
-    kernel: int  # In blocks.
-    outputs: int  # Of a tile, along each axis.
-    tiles: Pair  # Rows and columns of tiles.
-    origin: Pair  # Padding at the top and on the left, pixels.
-    channels: int  # Of a block, in one group.
-    filters: int  # In one group.
-    groups: int
-
-    @property
-    def points(self) -> int:
-        return (self.outputs + self.kernel - 1) ** 2
-
-    def matrices(self, dtype: np.dtype) -> tuple[Array, Array, Array]:
-        return tuple(matrix.astype(dtype) for matrix in winograd_matrices(self.outputs, self.kernel))
-
-    def bunches(self, images: int) -> list[slice]:
-        """Pictures that are multiplied together: the same for any number of threads, and so are the bits."""
-        step = 1
-        while step * math.prod(self.tiles) < BUNCH_TILES:
-            step *= 2
-        return [slice(start, min(start + step, images)) for start in range(0, images, step)]
-
-    def chunks(self, images: int, itemsize: int) -> Iterator[list[slice]]:
-        """Bunches whose tiles, before and after the product, fit the budget together; one at least."""
-        bunches = self.bunches(images)
-        for_one = self.points * math.prod(self.tiles) * (self.channels + self.filters) * itemsize
-        count = max(1, TILE_BUDGET // (for_one * bunches[0].stop)) if bunches else 1
-        for first in range(0, len(bunches), count):
-            yield bunches[first : first + count]
-
-    def empty(self, name: str, images: slice, channels: int, dtype: Any) -> Array:
-        """Memory of the calling thread's own for the tiles of these pictures, until it asks again."""
-        n = self.outputs + self.kernel - 1
-        return scratch(name, (n, n, images.stop - images.start, *self.tiles, channels), dtype)
-
-    def empties(self, name: str, bunches: list[slice], channels: int, dtype: Any) -> list[Array]:
-        """The same for several bunches at once."""
-        n = self.outputs + self.kernel - 1
-        rest = (*self.tiles, channels)
-        first = bunches[0].start
-        all_of_them = scratch(name, ((bunches[-1].stop - first) * n * n * math.prod(rest),), dtype)
-        cuts = [(bunch.stop - first) * n * n * math.prod(rest) for bunch in bunches[:-1]]
-        return [part.reshape(n, n, -1, *rest) for part in np.split(all_of_them, cuts)]
-
-
-def winograd_is_better(
-    dtype: Any,
-    weight_shape: tuple[int, ...],
-    y_shape: tuple[int, ...],
-    stride: Pair,
-    dilation: Pair,
-    groups: int,
-) -> bool:
-    """Whether Winograd's algorithm is allowed, applies to this convolution, and saves enough."""
-    F, CG, KH, KW = weight_shape
-    S = stride[0]
-    kernel = -(-KH // S)
-    if dtype != np.float32 or KH != KW or stride[0] != stride[1] or dilation != (1, 1):
-        return False
-    if kernel not in OUTPUTS or min(CG * S * S, F // groups) < WORTH_CHANNELS or not winograd_enabled():
-        return False
-    multiplications = min(_points(outputs, kernel, y_shape) for outputs in OUTPUTS[kernel]) * S * S
-    return multiplications <= (1 - WORTH_SAVING) * y_shape[2] * y_shape[3] * KH * KW
-
-
-def _points(outputs: int, kernel: int, y_shape: tuple[int, ...]) -> int:
-    """Of all tiles of a picture: so many multiplications for each channel and filter."""
-    return (outputs + kernel - 1) ** 2 * -(-y_shape[2] // outputs) * -(-y_shape[3] // outputs)
-
-
-def _plan_for(
-    weight_shape: tuple[int, ...], y_shape: tuple[int, ...], stride: Pair, padding: Padding, groups: int
-) -> _Plan:
-    F, CG, KH, _ = weight_shape
-    block, kernel = stride[0], -(-KH // stride[0])
-    outputs = min(OUTPUTS[kernel], key=lambda count: _points(count, kernel, y_shape))
-    tiles = (-(-y_shape[2] // outputs), -(-y_shape[3] // outputs))
-    origin = (padding[0][0], padding[1][0])
-    return _Plan(block, kernel, outputs, tiles, origin, CG * block**2, F // groups, groups)
 
 
 def conv2d_winograd(
@@ -196,7 +61,7 @@ def conv2d_winograd(
     relu: bool,
 ) -> None:
     """The forward pass; arguments as in `conv2d_reference`."""
-    plan = _plan_for(weight.shape, y.shape, stride, padding, groups)
+    plan = plan_for(weight.shape, y.shape, stride, padding, groups)
     A_T, G, B_T = plan.matrices(x.dtype)
     U = _weights_to_points(weight, G, plan, filters_last=True)
 
@@ -228,7 +93,7 @@ def conv2d_backward_winograd(
 ) -> None:
     """The gradients, by the transposed maps; arguments as in `conv2d_backward_reference`."""
     shape: tuple[int, ...] = dweight.shape if weight is None else weight.shape  # type: ignore[union-attr]
-    plan = _plan_for(shape, dy.shape, stride, padding, groups)
+    plan = plan_for(shape, dy.shape, stride, padding, groups)
     A_T, G, B_T = plan.matrices(dy.dtype)
     A, B = np.ascontiguousarray(A_T.T), np.ascontiguousarray(B_T.T)
     U = None if weight is None or dx is None else _weights_to_points(weight, G, plan, filters_last=False)
@@ -251,7 +116,7 @@ def conv2d_backward_winograd(
 class _Backward:
     """What the steps backward need, for one group of channels and filters."""
 
-    plan: _Plan
+    plan: Plan
     dy: Array
     mask: Array | None
     x: Array | None
@@ -397,11 +262,11 @@ def _add(summand: Array, total: Array) -> None:
     for_ranges(a.size, lambda start, stop: np.add(b[start:stop], a[start:stop], out=b[start:stop]), 1 << 16)
 
 
-def _point_weights(name: str, plan: _Plan, dtype: Any) -> Array:
+def _point_weights(name: str, plan: Plan, dtype: Any) -> Array:
     return scratch(name, (plan.groups, plan.points, plan.channels, plan.filters), dtype)
 
 
-def _weights_to_points(weight: Array, G: Array, plan: _Plan, filters_last: bool) -> Array:
+def _weights_to_points(weight: Array, G: Array, plan: Plan, filters_last: bool) -> Array:
     """G @ filter @ G.T for each filter and channel: (groups, n*n, S*S*C, F), or (groups, n*n, F, S*S*C)."""
     cells = _cells_of(weight, plan)
     order = (0, 3, 5, 2, 4, 6, 1) if filters_last else (0, 3, 5, 1, 2, 4, 6)
@@ -415,7 +280,7 @@ def _weights_to_points(weight: Array, G: Array, plan: _Plan, filters_last: bool)
     return U
 
 
-def _points_to_weights(dU: Array, G: Array, plan: _Plan, dweight: Array) -> None:
+def _points_to_weights(dU: Array, G: Array, plan: Plan, dweight: Array) -> None:
     """The transpose of `_weights_to_points`, written into dweight (F, C/groups, KH, KW)."""
     KB, S = plan.kernel, plan.block
     F, C, KH, KW = dweight.shape
@@ -437,7 +302,7 @@ def _copy(source: Array, target: Array, axis: int) -> None:
     for_ranges(len(a), lambda start, stop: np.copyto(b[start:stop], a[start:stop]), smallest)
 
 
-def _cells_of(weight: Array, plan: _Plan) -> Array:
+def _cells_of(weight: Array, plan: Plan) -> Array:
     """Filters by blocks, (groups, F, C, KB, S, KB, S), with zeros where they do not fill their last block."""
     side = plan.kernel * plan.block
     F, C, KH, KW = weight.shape

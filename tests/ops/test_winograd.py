@@ -11,16 +11,11 @@ import pytest
 import minialex as mx
 from minialex import ops
 from minialex.backend import Array, use_variant
-from minialex.kernels import winograd, winograd_tiles
+from minialex.kernels import winograd, winograd_plan, winograd_tiles
 from minialex.kernels.column_convolution import conv2d_backward_columns, conv2d_columns
 from minialex.kernels.convolution import conv2d_backward_reference, conv2d_reference
-from minialex.kernels.winograd import (
-    OUTPUTS,
-    conv2d_backward_winograd,
-    conv2d_winograd,
-    winograd_is_better,
-    winograd_matrices,
-)
+from minialex.kernels.winograd import conv2d_backward_winograd, conv2d_winograd
+from minialex.kernels.winograd_plan import OUTPUTS, winograd_is_better, winograd_matrices
 from minialex.rng import Stream
 from minialex.shapes import Padding, Pair, conv_output_size
 
@@ -178,8 +173,9 @@ SUMS = [
 
 def in_sums(sums: tuple[int, int, int], dtype: str, monkeypatch: pytest.MonkeyPatch) -> list[Array]:
     """y and the gradients of a convolution of 13 pictures in two groups, cut up in this way."""
-    for name, value in zip(("BUNCH_TILES", "SUM_BUDGET", "TILE_BUDGET"), sums, strict=True):
-        monkeypatch.setattr(winograd, name, value)
+    places = ((winograd_plan, "BUNCH_TILES"), (winograd, "SUM_BUDGET"), (winograd_plan, "TILE_BUDGET"))
+    for (module, name), value in zip(places, sums, strict=True):
+        monkeypatch.setattr(module, name, value)
     x, weight, bias = normal(13, 4, 7, 7), normal(6, 2, 3, 3, item=1), normal(6, item=2)
     dy = normal(13, 6, 7, 7, item=3)
     arrays = [array.astype(dtype) for array in (x, weight, bias, dy)]
