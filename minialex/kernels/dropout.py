@@ -12,6 +12,7 @@ import numpy as np
 
 from minialex import rng
 from minialex.backend import Array, Kernel, array_module, for_ranges, jit
+from minialex.kernels.philox import philox_words
 
 
 def dropout_reference(x: Array, y: Array, p: float, scale: float, seed: int, step: int, item: int) -> None:
@@ -40,31 +41,13 @@ def dropout_array(x: Array, y: Array, p: float, scale: float, seed: int, step: i
 CHUNK, MANY = 1 << 8, 1 << 13
 
 
-def _philox_words(words: Array, first: int, low: int, high: int, purpose: int, step: int, item: int) -> None:
-    """Philox4x32-10 in 64-bit registers: words[4*i : 4*i + 4] is block first + i (rng.philox_scalar, for the
-    compiler)."""
-    mask, half = np.uint64(0xFFFFFFFF), np.uint64(32)
-    for i in range(len(words) // 4):
-        c0, c1, c2, c3 = np.uint64(purpose), np.uint64(step), np.uint64(item), np.uint64(first + i) & mask
-        k0, k1 = np.uint64(low), np.uint64(high)
-        for _ in range(10):
-            p0, p1 = np.uint64(0xD2511F53) * c0, np.uint64(0xCD9E8D57) * c2
-            c0, c1, c2, c3 = (p1 >> half) ^ c1 ^ k0, p1 & mask, (p0 >> half) ^ c3 ^ k1, p0 & mask
-            k0 = (k0 + np.uint64(0x9E3779B9)) & mask
-            k1 = (k1 + np.uint64(0xBB67AE85)) & mask
-        words[4 * i], words[4 * i + 1], words[4 * i + 2], words[4 * i + 3] = c0, c1, c2, c3
-
-
-_words = jit(_philox_words)
-
-
 def _dropout_blocks(
     x: Array, y: Array, first: int, limit: int, scale: float, key: tuple[int, int], address: tuple[int, ...]
 ) -> None:
     """Blocks first, first + 1, ...: an element is kept if its word's upper 24 bits are at least `limit`."""
     words = np.empty(4 * CHUNK, np.uint32)
     for start in range(0, len(x), 4 * CHUNK):
-        _words(words, first + start // 4, key[0], key[1], address[0], address[1], address[2])
+        philox_words(words, first + start // 4, key[0], key[1], address[0], address[1], address[2])
         part, result = x[start : start + 4 * CHUNK], y[start : start + 4 * CHUNK]
         for e in range(len(part)):
             result[e] = part[e] * (scale if words[e] >> np.uint32(8) >= limit else 0.0)

@@ -17,6 +17,7 @@ import numpy as np
 
 from minialex import rng
 from minialex.backend import for_ranges, to_device
+from minialex.kernels.philox import CompiledStream
 from minialex.nn.module import Module
 from minialex.nn.parameter import Parameter
 from minialex.shapes import Shape, ShapeError, numel
@@ -44,6 +45,8 @@ __all__ = [
 # Elements a draw: small enough for a core's cache, and even, so that each draw uses whole blocks of the
 # generator.
 CHUNK = 1 << 15
+# Elements for which the compiled generator pays, though Numba must be imported and its code be loaded.
+MANY = 1 << 20
 
 _skipping: ContextVar[bool] = ContextVar("minialex_without_init", default=False)
 
@@ -165,6 +168,8 @@ def _draw(tensor: Tensor, draw: Callable[[rng.Stream, int], Any]) -> Tensor:
     """
     values = np.empty(tensor.size, dtype=tensor.dtype)
     stream = rng.current_scope().stream("init")
+    if values.size >= MANY:
+        stream = CompiledStream(**vars(stream))
 
     def work(first: int, last: int) -> None:
         for start in range(first * CHUNK, min(last * CHUNK, values.size), CHUNK):

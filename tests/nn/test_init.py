@@ -154,3 +154,14 @@ def test_without_init_draws_nothing() -> None:
         assert scope.drawn == {}
     assert not net.weight.numpy().any()
     assert nn.Linear(3, 3).weight.numpy().any()
+
+
+def test_large_weights_are_drawn_like_small_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The compiled generator gives the same bits, also for a last chunk that fills no block."""
+    drawn = []
+    for many in (1, 1 << 40):
+        monkeypatch.setattr(init, "MANY", many)
+        rng.manual_seed(2**40 + 3)
+        drawn.append([fill(weight(3, 7, 1601)).numpy() for fill in (init.normal_, init.uniform_)])
+    for compiled, plain in zip(*drawn, strict=True):
+        np.testing.assert_array_equal(compiled, plain)
