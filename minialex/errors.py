@@ -10,6 +10,7 @@ __all__ = [
     "CheckpointError",
     "DataError",
     "DeviceError",
+    "KernelError",
     "MinialexError",
     "NumericalError",
     "OutputError",
@@ -57,3 +58,9 @@ class OutputError(MinialexError):
     """A place that cannot be written to, or that another run is writing to."""
 
     exit_code = 7
+
+
+class KernelError(MinialexError):
+    """A CUDA kernel that does not compile, or in which the emulator found a mistake."""
+
+    exit_code = 8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -39,6 +40,31 @@ def test_the_examples_of_the_page_on_speed_are_true() -> None:
     assert len(blocks) == 2
     for block in blocks:
         exec(compile(block, "docs/speed.md", "exec"), namespace)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is missing: the emulator cannot compile kernels")
+def test_the_page_on_the_emulator_shows_what_its_examples_print(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (CHECKOUT / "docs/emulator.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    (kernel,) = re.findall(r"^```cuda\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
+    Path("row_sums.cu").write_text(kernel, encoding="utf-8")
+    shown = r"^```python\n(.*?)^```$(?:\n\n```text\n(.*?)^```$)?"
+    blocks = re.findall(shown, text, flags=re.DOTALL | re.MULTILINE)
+    assert len(blocks) > 8
+    namespace: dict[str, object] = {}
+    for block, printed in blocks:
+        exec(compile(block, "docs/emulator.md", "exec"), namespace)
+        assert capsys.readouterr().out == printed
+
+
+def test_the_examples_of_the_page_on_devices_are_true() -> None:
+    namespace: dict[str, object] = {}
+    blocks = python_blocks("docs/cuda.md")
+    assert len(blocks) == 3
+    for block in blocks:
+        exec(compile(block, "docs/cuda.md", "exec"), namespace)
 
 
 def run_block(block: str, module: ModuleType) -> ModuleType:
@@ -102,13 +128,15 @@ def test_the_planted_bug_in_contributing_is_caught(clipping: SimpleNamespace) ->
     check_op(clipping.cases[0])
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "docs/cuda.md", "docs/emulator.md"])
 def test_links_lead_somewhere(document: str) -> None:
     text = (CHECKOUT / document).read_text(encoding="utf-8")
     targets = re.findall(r"\]\(([^)#]+)\)", text)
     named = re.findall(r"`((?:minialex|examples|tests|docs|benchmarks|kernels)/[\w./]*)`", text)
     made_up = {"minialex/kernels/clipping.py", "minialex/ops/clipping.py"}
-    missing = [path for path in {*targets, *named} - made_up if not (CHECKOUT / path).exists()]
+    folder = (CHECKOUT / document).parent
+    missing = [path for path in named if path not in made_up and not (CHECKOUT / path).exists()]
+    missing += [path for path in targets if "://" not in path and not (folder / path).exists()]
     assert missing == []
 
 

@@ -26,7 +26,7 @@ ALLOWED = {
     "shapes": set(),
     "cost": {"shapes"},
     "rng": {"errors"},
-    "emulator": BASE,
+    "emulator": BASE | {"emulator"},
     "backend": BACKEND,
     "kernels": BACKEND | {"kernels"},
     "tensor": BACKEND | {"tensor"},
@@ -34,22 +34,24 @@ ALLOWED = {
     "nn": OPS | {"nn"},
     "models": MODELS,
     "optim": BACKEND | {"kernels", "tensor", "optim"},
-    "gradient_check": BACKEND | {"tensor"},
+    "gradient_check": BACKEND | {"tensor", "gradient_check"},
     "data": {"rng", "errors", "data"},
     "train": ENGINE | {"data", "train", ""},
-    "testing": ENGINE | {"data", "testing", ""},
+    "testing": ENGINE | {"data", "train", "testing", ""},
     "cli": ENGINE | {"data", "train", "testing", ""},
     "__main__": {"cli"},
+    "pytest_plugin": {"testing", ""},
     "": ENGINE | {"data", "train"},
 }
 
 # Packages of others, beside the standard library and NumPy.
 FOREIGN = {
-    "backend": {"numba", "cupy", "cupy_backends", "ml_dtypes", "threadpoolctl"},
+    "backend": {"numba", "cuda", "cupy", "cupy_backends", "ml_dtypes", "threadpoolctl"},
     "models": {"safetensors"},
     "data": {"PIL", "rich"},
     "train": {"PIL", "matplotlib", "rich", "safetensors"},
-    "testing": {"rich"},
+    "testing": {"matplotlib", "rich"},
+    "pytest_plugin": {"pytest"},
     "cli": {"PIL", "matplotlib", "rich", "safetensors", "typer", "click"},
 }
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
-from minialex.backend.device import Array, array_module
+from minialex.backend.cublas import gemm
+from minialex.backend.device import Array, array_module, device_of
 from minialex.backend.kernel import Kernel
 from minialex.backend.memory import empty
 from minialex.backend.threads import for_ranges, one_blas_thread, scratch
@@ -39,8 +42,8 @@ def matmul_reference(a: Array, b: Array, y: Array) -> None:
 
 def matmul_blas(a: Array, b: Array, y: Array) -> None:
     """BLAS, in slices on threads of our own where the product is large."""
-    if not isinstance(a, np.ndarray):
-        array_module(a).matmul(a, b, out=y)
+    if device_of(y) != "cpu":
+        array_module(y).matmul(a, b, out=y)
         return
     with one_blas_thread():
         if y.ndim != 2 or max(y.shape) < 2 * SLICE or y.size * a.shape[-1] < WORTH_A_THREAD:
@@ -73,9 +76,39 @@ def _by_columns(a: Array, b: Array, y: Array) -> None:
     for_ranges(-(-y.shape[1] // SLICE), work)
 
 
+# ------------------------------------------------------------------------------------------------ on a GPU
+
+
+def matmul_cublas(a: Array, b: Array, y: Array) -> None:
+    """One product, or one batch of them; several batches one after another."""
+    if a.ndim > 2 and b.ndim == 2 and a.flags.c_contiguous:
+        # The same right factor for all rows: one tall matrix.
+        rows = math.prod(a.shape[:-1])
+        gemm(a.reshape(rows, a.shape[-1]), b, y.reshape(rows, y.shape[-1]))
+        return
+    if y.ndim <= 3:
+        gemm(a, b, y)
+        return
+    # A batch is the last leading axis; the axes before it are gone through here.
+    a = _with_axes(a, y.shape[:-2])
+    b = _with_axes(b, y.shape[:-2])
+    for leading in np.ndindex(y.shape[:-3]):
+        gemm(a[leading], b[leading], y[leading])
+
+
+def _with_axes(x: Array, leading: tuple[int, ...]) -> Array:
+    """x with all leading axes, the stretched ones without a copy."""
+    return array_module(x).broadcast_to(x, (*leading, *x.shape[-2:]))
+
+
 # BLAS is compiled, and takes transposed arrays as they are: nothing is left for Numba to do.
 matrix_product = Kernel(
-    "matmul", outputs=("y",), reference=matmul_reference, array=matmul_blas, numba=matmul_blas
+    "matmul",
+    outputs=("y",),
+    reference=matmul_reference,
+    array=matmul_blas,
+    numba=matmul_blas,
+    cuda=matmul_cublas,
 )
 
 

@@ -1,4 +1,11 @@
-"""Device strings, and the array module (NumPy or CuPy) that belongs to each."""
+"""Device strings, and the array module (NumPy or CuPy) that belongs to each.
+
+| device | arrays | kernels |
+|---|---|---|
+| cpu | NumPy | compiled by Numba |
+| cuda:N | CuPy | kernels/*.cu, compiled by NVRTC |
+| cuda-emulated | EmulatedArray, in host memory | kernels/*.cu, compiled by g++ and run thread by thread |
+"""
 
 from __future__ import annotations
 
@@ -10,12 +17,13 @@ from typing import Any
 
 import numpy as np
 
+from minialex.backend.emulated import EMULATED, EmulatedArray, emulated_numpy
 from minialex.errors import DeviceError
 
 # CuPy arrays and NumPy arrays share the part of the interface that the engine uses.
 Array = Any
 
-DEVICE_FORMS = "'cpu', 'cuda' or 'cuda:N'"
+DEVICE_FORMS = "'cpu', 'cuda' or 'cuda:N' (or 'cuda-emulated', slow: CUDA's kernels on the CPU)"
 
 
 def parse_device(device: str) -> tuple[str, int]:
@@ -23,7 +31,7 @@ def parse_device(device: str) -> tuple[str, int]:
 
     Raises: DeviceError for anything but 'cpu', 'cuda', 'cuda:N' and 'cuda-emulated'.
     """
-    if device in ("cpu", "cuda", "cuda-emulated"):
+    if device in ("cpu", "cuda", EMULATED):
         return device, 0
     kind, _, number = str(device).partition(":")
     if kind == "cuda" and number.isdecimal():
@@ -43,10 +51,10 @@ def require_device(device: str) -> str:
     Raises: DeviceError saying what is missing and how to get it; never another device instead.
     """
     kind, number = parse_device(device)
-    if kind == "cuda-emulated":
-        raise DeviceError(
-            "device 'cuda-emulated': the emulator of CUDA kernels is not part of this version; use 'cpu'"
-        )
+    if kind == EMULATED:
+        from minialex.emulator.building import find_compiler
+
+        find_compiler()
     if kind == "cuda":
         count = _cuda_device_count(device)
         if number >= count:
@@ -76,10 +84,11 @@ def _cuda_device_count(device: str) -> int:
 def array_module(array: Array) -> ModuleType:
     """The module whose functions work on this array: numpy, or cupy for an array on a GPU.
 
+    For the emulated device it is NumPy, with arrays of that device from what makes new ones.
     Raises: TypeError for anything else.
     """
     if isinstance(array, (np.ndarray, np.generic)):
-        return np
+        return emulated_numpy if isinstance(array, EmulatedArray) else np
     if not hasattr(array, "__cuda_array_interface__"):
         raise TypeError(
             f"expected a NumPy or CuPy array, got {type(array).__module__}.{type(array).__name__}"
@@ -87,9 +96,16 @@ def array_module(array: Array) -> ModuleType:
     return importlib.import_module("cupy")
 
 
+def is_array(value: Any) -> bool:
+    """Whether it is an array of one of the devices: NumPy's, CuPy's or the emulator's."""
+    return isinstance(value, np.ndarray) or hasattr(value, "__cuda_array_interface__")
+
+
 def device_of(array: Array) -> str:
     """The canonical name of the device an array lives on."""
-    return "cpu" if isinstance(array, (np.ndarray, np.generic)) else f"cuda:{array.device.id}"
+    if isinstance(array, (np.ndarray, np.generic)):
+        return EMULATED if isinstance(array, EmulatedArray) else "cpu"
+    return f"cuda:{array.device.id}"
 
 
 def on_device_of(array: Array) -> AbstractContextManager[object]:
@@ -97,6 +113,17 @@ def on_device_of(array: Array) -> AbstractContextManager[object]:
     if isinstance(array, (np.ndarray, np.generic)):
         return nullcontext()
     return array.device  # type: ignore[no-any-return]
+
+
+def on_device(device: str) -> AbstractContextManager[object]:
+    """Inside, `device` is where CuPy works: programs hold it around all that they do there.
+
+    The engine's ops go where their arrays are by themselves; expressions on bare CuPy arrays do not.
+    """
+    kind, number = parse_device(require_device(device))
+    if kind != "cuda":
+        return nullcontext()
+    return importlib.import_module("cupy").cuda.Device(number)  # type: ignore[no-any-return]
 
 
 def to_device(array: Array, device: str) -> Array:
@@ -110,11 +137,14 @@ def to_device(array: Array, device: str) -> Array:
     require_device(target)
     if target == "cpu":
         return array.get()
+    if target == EMULATED:
+        return emulated_numpy.array(to_numpy(array))
     cupy = importlib.import_module("cupy")
     with cupy.cuda.Device(parse_device(target)[1]):
-        return cupy.asarray(array)
+        return cupy.asarray(to_numpy(array) if isinstance(array, np.ndarray) else array)
 
 
 def to_numpy(array: Array) -> np.ndarray[Any, np.dtype[Any]]:
-    """The array in host memory: itself on the CPU, a copy from a GPU."""
-    return array if isinstance(array, np.ndarray) else np.asarray(array.get())
+    """The array in host memory: itself on the CPU, a copy from another device."""
+    on_host = isinstance(array, np.ndarray) and not isinstance(array, EmulatedArray)
+    return array if on_host else np.asarray(array.get())

@@ -14,13 +14,19 @@ from typing import Any
 import numpy as np
 
 from minialex.backend.compilation import import_numba
-from minialex.backend.device import Array
+from minialex.backend.device import Array, device_of, parse_device
 from minialex.backend.threads import for_ranges
+from minialex.errors import DeviceError
 
 VARIANTS = ("reference", "array", "numba", "cuda")
 
-# The first that a kernel has is taken. Scalar loops cannot reach into the memory of a GPU.
-PREFERENCE = {"cpu": ("numba", "array", "reference"), "cuda": ("cuda", "array")}
+# The first that a kernel has is taken. Scalar loops cannot reach into the memory of a GPU; kernels written
+# for one run on the CPU too, in the emulator, but only for who asks.
+PREFERENCE = {
+    "cpu": ("numba", "array", "reference", "cuda"),
+    "cuda": ("cuda", "array"),
+    "cuda-emulated": ("cuda", "array"),
+}
 
 FLOAT_DTYPES = ("float32", "float64")
 _FLOATING = tuple(np.dtype(name) for name in FLOAT_DTYPES)
@@ -159,7 +165,7 @@ class Kernel:
 
     Args: name: for messages; outputs: the names of the arguments that are written, C-contiguous arrays;
           reference: plain loops over scalars, the specification; array: vectorised, for NumPy and CuPy;
-          numba: for the CPU, compiled at first use; cuda: for a GPU.
+          numba: for the CPU, compiled at first use; cuda: for a GPU, through kernels/*.cu.
 
     Every variant takes the same arguments in the same order and writes into the arrays that the caller
     gives as outputs. Floating arrays must share one dtype, float32 or float64; the first argument is one.
@@ -192,12 +198,14 @@ class Kernel:
     def __call__(self, *args: Any) -> Any:
         # NumPy's scalars have a dtype and a shape as well, but they are parameters.
         arrays = [a for a in args if hasattr(a, "dtype") and not isinstance(a, np.generic)]
-        on_host = [isinstance(a, np.ndarray) for a in arrays]
+        kind = "cpu"
+        if any(type(a) is not np.ndarray for a in arrays):
+            kind = self._common_device(arrays)
         self._check_dtypes(arrays)
         for i in self.outputs:
             if args[i] is not None and not args[i].flags.c_contiguous:
                 raise ValueError(f"{self.name}: argument {i} is written, and must be a C-contiguous array")
-        name = self.select("cpu" if False not in on_host else "cuda")
+        name = self.select(kind)
         if name == "numba" and self._compiled:
             args = tuple(
                 [
@@ -208,7 +216,7 @@ class Kernel:
         return self.variants[name](*args)
 
     def select(self, kind: str) -> str:
-        """The name of the variant that runs on device kind "cpu" or "cuda".
+        """The name of the variant that runs on device kind "cpu", "cuda" or "cuda-emulated".
 
         Raises: VariantError if a forced variant is missing or cannot run there.
         """
@@ -220,6 +228,16 @@ class Kernel:
         if forced not in PREFERENCE[kind]:
             raise VariantError(f"{self.name}: variant {forced!r} does not run on arrays of device {kind!r}")
         return forced
+
+    def _common_device(self, arrays: list[Array]) -> str:
+        """The kind of the device that all arrays are on. Raises: DeviceError if they are on several."""
+        devices = [device_of(a) for a in arrays]
+        if len(set(devices)) > 1:
+            places = ", ".join(f"{a.shape} on {d}" for a, d in zip(arrays, devices, strict=True))
+            raise DeviceError(
+                f"{self.name}: arrays are on different devices ({places}); move them with .to(device)"
+            )
+        return parse_device(devices[0])[0]
 
     def _check_dtypes(self, arrays: list[Array]) -> None:
         first = arrays[0].dtype

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from minialex.backend.device import Array, array_module
+from minialex.backend.emulated import EmulatedArray
 from minialex.backend.threads import drop_scratch
 
 # Bytes from which an array's memory is worth keeping; for less, the C library does as well.
@@ -140,7 +141,7 @@ def empty(shape: tuple[int, ...], like: Array, dtype: Any = None) -> Array:
     Args: dtype: None for that of `like`.
     """
     dtype = np.dtype(like.dtype if dtype is None else dtype)
-    if isinstance(like, np.ndarray):
+    if isinstance(like, np.ndarray) and not isinstance(like, EmulatedArray):
         return _pool.empty(shape, dtype)
     return array_module(like).empty(shape, dtype=dtype)  # CuPy has a pool of its own.
 
@@ -149,6 +150,9 @@ def empty_cache() -> None:
     """Give memory that is kept for the next step back to the system, as `torch.cuda.empty_cache` does."""
     _pool.clear()
     drop_scratch()
+    if "cupy" in sys.modules:
+        sys.modules["cupy"].get_default_memory_pool().free_all_blocks()
+        sys.modules["cupy"].get_default_pinned_memory_pool().free_all_blocks()
 
 
 def kept_memory() -> int:

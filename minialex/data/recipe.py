@@ -8,7 +8,8 @@ batches, so that bytes travel from the workers instead of numbers four times as 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,13 +61,14 @@ class Recipe:
     Args:   seed: of the random choices, whose address is (seed, epoch, picture). cache: where pictures are
             kept once they are decoded and what is not random has been done to them; None decodes them anew,
             and so do data sets that do not say how they load (see `Dataset`).
-    Attributes: normalize: what is still to be done to a batch of bytes; None if the transform does it all.
+    Attributes: varying: the transforms that are random, and what follows them; normalize: what is still to be
+                done to a batch of bytes; None if the transform does it all.
     """
 
     def __init__(
         self, dataset: Dataset, transform: Transform, seed: int, cache: PictureCache | None = None
     ) -> None:
-        self._fixed, self._varying, self.normalize = split_transform(transform)
+        self._fixed, self.varying, self.normalize = split_transform(transform)
         loading = _way_of_loading(dataset)
         self.dataset, self.seed, self.cache = dataset, seed, cache if loading else None
         self._way = json.dumps([loading, *(step.to_config() for step in self._fixed)], sort_keys=True)
@@ -76,8 +78,26 @@ class Recipe:
 
         Raises: DataError that names the file, whatever went wrong with it.
         """
+        with self._naming(index):
+            sample = self.apply(self._picture(index), self.stream(index, epoch))
+        self._check(sample, index, expected)
+        return sample
+
+    def pixels(self, index: int) -> npt.NDArray[np.uint8]:
+        """Picture `index` with all done that is not random, as bytes (H, W, C). Raises: as `prepare`."""
+        with self._naming(index):
+            pixels = np.asarray(self._picture(index))
+            return pixels[:, :, None] if pixels.ndim == 2 else pixels
+
+    def stream(self, index: int, epoch: int) -> Stream:
+        """What the random choices for a picture in an epoch are drawn from."""
+        return Stream(self.seed, "augment", epoch, index)
+
+    @contextmanager
+    def _naming(self, index: int) -> Iterator[None]:
+        """Inside, whatever goes wrong is a DataError that names the picture."""
         try:
-            sample = self.apply(self._picture(index), Stream(self.seed, "augment", epoch, index))
+            yield
         except DataError as error:
             if self.dataset.names[index] in str(error):
                 raise
@@ -87,12 +107,10 @@ class Recipe:
                 f"{describe(self.dataset, index)} cannot be prepared: {type(error).__name__}: {error}. "
                 "Remove the picture, or mend the transform if it happens with all of them."
             ) from error
-        self._check(sample, index, expected)
-        return sample
 
     def apply(self, picture: Any, stream: Stream) -> Array:
         """What is random done to a picture, and its bytes taken."""
-        for step in self._varying:
+        for step in self.varying:
             picture = step(picture, stream)
         if self.normalize is None:
             return picture  # whether it is an array is checked by the caller

@@ -182,9 +182,13 @@ class RandomCrop(Transform):
                 f"RandomCrop needs a picture of at least {height} x {width} pixels (height x width), got "
                 f"{image.height} x {image.width}. Put a Resize before it, or give it padding."
             )
-        x, y = _random(self, stream).uniform(shape=(2,)).tolist()
-        left, top = int(x * (image.width - width + 1)), int(y * (image.height - height + 1))
+        left, top = self.corner(image.width, image.height, _random(self, stream))
         return image.crop((left, top, left + width, top + height))
+
+    def corner(self, width: int, height: int, stream: Stream) -> tuple[int, int]:
+        """(left, top) of a random rectangle in a picture of width x height pixels, its border included."""
+        x, y = stream.uniform(shape=(2,)).tolist()
+        return int(x * (width - _pair(self.size)[1] + 1)), int(y * (height - _pair(self.size)[0] + 1))
 
 
 @dataclass(frozen=True)
@@ -197,8 +201,12 @@ class RandomHorizontalFlip(Transform):
         _require(0 <= self.p <= 1, self, "p must lie between 0 and 1")
 
     def __call__(self, image: Image.Image, stream: Stream | None = None) -> Image.Image:
-        flip = _random(self, stream).uniform() < self.p
+        flip = self.flips(_random(self, stream))
         return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else image
+
+    def flips(self, stream: Stream) -> bool:
+        """Whether this one is."""
+        return bool(stream.uniform() < self.p)
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
-from minialex.backend import Array, Kernel, array_module, jit, per_image
+from minialex.backend import Array, CudaKernel, Kernel, array_module, contiguous, jit, per_image
 
 
 def relu_reference(x: Array, y: Array) -> None:
@@ -160,12 +162,27 @@ def sigmoid_numba(x: Array, y: Array) -> None:
     (_sigmoid_float32 if x.dtype == np.float32 else _sigmoid_float64)(x, y)
 
 
+# ----------------------------------------------------------------------------------------------- on a GPU
+
+
+def launched(entry: str) -> Callable[..., None]:
+    """The variant that runs this entry of kernels/activations.cu: any arrays, the last of them written."""
+    kernel = CudaKernel("activations", entry)
+
+    def launch(*arrays: Array) -> None:
+        count = arrays[-1].size
+        kernel.for_each(count, *map(contiguous, arrays), count)
+
+    return launch
+
+
 relu_forward = Kernel(
     "relu_forward",
     outputs=("y",),
     reference=relu_reference,
     array=relu_array,
     numba=per_image(jit(relu_loop), 2, MANY),
+    cuda=launched("relu_forward"),
 )
 relu_backward = Kernel(
     "relu_backward",
@@ -173,6 +190,7 @@ relu_backward = Kernel(
     reference=relu_backward_reference,
     array=relu_backward_array,
     numba=per_image(jit(relu_backward_loop), 3, MANY),
+    cuda=launched("relu_backward"),
 )
 sigmoid_forward = Kernel(
     "sigmoid_forward",
@@ -180,6 +198,7 @@ sigmoid_forward = Kernel(
     reference=sigmoid_reference,
     array=sigmoid_array,
     numba=sigmoid_numba,
+    cuda=launched("sigmoid_forward"),
 )
 sigmoid_backward = Kernel(
     "sigmoid_backward",
@@ -187,6 +206,7 @@ sigmoid_backward = Kernel(
     reference=sigmoid_backward_reference,
     array=sigmoid_backward_array,
     numba=sigmoid_backward_numba,
+    cuda=launched("sigmoid_backward"),
 )
 tanh_forward = Kernel(
     "tanh_forward",
@@ -194,6 +214,7 @@ tanh_forward = Kernel(
     reference=tanh_reference,
     array=tanh_array,
     numba=per_image(tanh_array, 2, MANY),  # NumPy does several at once, and Numba does not.
+    cuda=launched("tanh_forward"),
 )
 tanh_backward = Kernel(
     "tanh_backward",
@@ -201,4 +222,5 @@ tanh_backward = Kernel(
     reference=tanh_backward_reference,
     array=tanh_backward_array,
     numba=per_image(jit(tanh_backward_loop), 3, MANY),
+    cuda=launched("tanh_backward"),
 )

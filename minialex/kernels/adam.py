@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 
-from minialex.backend import Array, Kernel, array_module, jit
+from minialex.backend import Array, CudaKernel, array_module, jit
+from minialex.kernels.updates import UpdateKernel
 
 __all__ = ["adam"]
 
@@ -79,10 +80,13 @@ def adam_array(
     weight -= change
 
 
-adam = Kernel(
+adam = UpdateKernel(
     "adam",
     outputs=("weight", "mean", "square"),
     reference=adam_reference,
     array=adam_array,
     numba=jit(adam_reference),
+    entry=CudaKernel("adam", "adam"),
+    own=6,  # Rate and root too: a parameter may have been updated less often than others.
+    scalars=lambda beta1, beta2, eps, decay: (1.0 - beta1, beta2, 1.0 - beta2, eps, decay),
 )

@@ -11,7 +11,8 @@ from typing import TypeAlias
 
 import numpy as np
 
-from minialex.backend import Array, Kernel, array_module, jit, per_image
+from minialex.backend import Array, CudaKernel, Kernel, array_module, contiguous, jit, per_image
+from minialex.kernels.launch_grids import grid_of_lines
 from minialex.shapes import Pair
 
 Bounds: TypeAlias = tuple[tuple[int, int, int], ...]
@@ -189,12 +190,43 @@ average_pool_compiled, average_pool_backward_compiled = map(
 average_pool_numba = per_image(average_pool_compiled, 2, MANY)
 average_pool_backward_numba = per_image(average_pool_backward_compiled, 2, MANY)
 
+# ----------------------------------------------------------------------------------------------- on a GPU
+
+
+_forward = CudaKernel("average_pooling", "average_pool_forward")
+_backward = CudaKernel("average_pooling", "average_pool_backward")
+
+
+def launch_pooling(
+    kernel: CudaKernel, arrays: tuple[Array, ...], picture: Array, owned: Array, rows: Array, cols: Array
+) -> None:
+    """Launch an entry of kernels/average_pooling.cu on `arrays`, a thread for each element of `owned`.
+
+    Shapes: picture (N, C, H, W): what the bounds rows (OH, 3) and cols (OW, 3) cut.
+    """
+    planes = owned.shape[0] * owned.shape[1]
+    grid, block = grid_of_lines(planes * owned.shape[2], owned.shape[3])
+    bounds, sizes = (contiguous(rows), contiguous(cols)), (*picture.shape[2:], len(rows), len(cols))
+    kernel.launch(grid, block, *map(contiguous, arrays), *bounds, planes, *sizes)
+
+
+def average_pool_cuda(x: Array, y: Array, rows: Array, cols: Array) -> None:
+    """kernels/average_pooling.cu: one thread adds up one rectangle."""
+    launch_pooling(_forward, (x, y), x, y, rows, cols)
+
+
+def average_pool_backward_cuda(dy: Array, dx: Array, rows: Array, cols: Array) -> None:
+    """kernels/average_pooling.cu: one thread gathers what one pixel is part of."""
+    launch_pooling(_backward, (dy, dx), dx, dx, rows, cols)
+
+
 average_pool_forward = Kernel(
     "average_pool_forward",
     outputs=("y",),
     reference=average_pool_reference,
     array=average_pool_array,
     numba=average_pool_numba,
+    cuda=average_pool_cuda,
 )
 average_pool_backward = Kernel(
     "average_pool_backward",
@@ -202,4 +234,5 @@ average_pool_backward = Kernel(
     reference=average_pool_backward_reference,
     array=average_pool_backward_array,
     numba=average_pool_backward_numba,
+    cuda=average_pool_backward_cuda,
 )

@@ -8,9 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-import numpy as np
-
-from minialex.backend import Array, array_module, for_ranges, one_blas_thread, scratch
+from minialex.backend import (
+    Array,
+    array_module,
+    device_of,
+    empty,
+    for_ranges,
+    one_blas_thread,
+    scratch,
+)
 from minialex.kernels.im2col import col2im, im2col
 from minialex.shapes import Padding, Pair
 
@@ -133,7 +139,7 @@ def conv2d_backward_weight_columns(
 
 def _over_images(array: Array, work: Callable[[int, int], None]) -> None:
     """work(start, stop) over the first axis: on threads of our own on the CPU, at once on a GPU."""
-    if isinstance(array, np.ndarray):
+    if device_of(array) == "cpu":
         with one_blas_thread():
             for_ranges(len(array), work)
     else:
@@ -142,11 +148,7 @@ def _over_images(array: Array, work: Callable[[int, int], None]) -> None:
 
 def _temporary(name: str, like: Array, shape: tuple[int, ...]) -> Array:
     """Memory for one strip: the thread's own, used again for the next, on the CPU."""
-    return (
-        scratch(name, shape, like.dtype)
-        if isinstance(like, np.ndarray)
-        else array_module(like).empty(shape, like.dtype)
-    )
+    return scratch(name, shape, like.dtype) if device_of(like) == "cpu" else empty(shape, like)
 
 
 def _fill(
@@ -177,7 +179,7 @@ def _strips(
     """
     KH, KW = weight_shape[2:]
     OH, OW = y.shape[2:]
-    budget = COLUMN_BUDGET if isinstance(y, np.ndarray) else GPU_COLUMN_BUDGET
+    budget = COLUMN_BUDGET if device_of(y) == "cpu" else GPU_COLUMN_BUDGET
     row_bytes = channels * KH * KW * OW * y.dtype.itemsize
     if row_bytes * OH <= budget:
         step = budget // (row_bytes * OH)

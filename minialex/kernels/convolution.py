@@ -2,7 +2,7 @@
 
 What deep learning calls convolution does not flip the kernel (it is a cross-correlation). Here stand the
 plain loops; the fast ways are in column_convolution.py (a matrix product), winograd.py (fewer
-multiplications, for many channels) and direct_convolution.py (for few).
+multiplications, for many channels), direct_convolution.py (for few) and cuda_convolution.py (on a GPU).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import numpy as np
 
 from minialex.backend import Array, Kernel
 from minialex.kernels.column_convolution import conv2d_backward_columns, conv2d_columns
+from minialex.kernels.cuda_convolution import conv2d_backward_cuda, conv2d_cuda
 from minialex.kernels.direct_convolution import conv2d_backward_direct, conv2d_direct, direct_is_better
 from minialex.kernels.winograd import conv2d_backward_winograd, conv2d_winograd
 from minialex.kernels.winograd_plan import winograd_is_better
@@ -186,7 +187,12 @@ def conv2d_backward_fastest(
 
 
 conv2d_forward = Kernel(
-    "conv2d_forward", outputs=("y",), reference=conv2d_reference, array=conv2d_columns, numba=conv2d_fastest
+    "conv2d_forward",
+    outputs=("y",),
+    reference=conv2d_reference,
+    array=conv2d_columns,
+    numba=conv2d_fastest,
+    cuda=conv2d_cuda,
 )
 conv2d_backward = Kernel(
     "conv2d_backward",
@@ -194,4 +200,5 @@ conv2d_backward = Kernel(
     reference=conv2d_backward_reference,
     array=conv2d_backward_columns,
     numba=conv2d_backward_fastest,
+    cuda=conv2d_backward_cuda,
 )

@@ -20,6 +20,7 @@ from minialex.kernels.convolution import (
     conv2d_fastest,
     conv2d_reference,
 )
+from minialex.kernels.cuda_convolution import conv2d_backward_cuda, conv2d_cuda
 from minialex.kernels.direct_convolution import (
     WEIGHT_PARTS,
     backward_input,
@@ -266,12 +267,56 @@ def _is_direct(weight: Array, convolved: Array, stride: Pair, dilation: Pair, gr
     return not winograd and direct_is_better(*shapes, stride)
 
 
+# ----------------------------------------------------------------------------------------------- on a GPU
+
+
+def forward_cuda(
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    sigmoids: Array,
+    y: Array,
+    stride: Pair,
+    padding: Padding,
+    dilation: Pair,
+    groups: int,
+    rows: Array,
+    cols: Array,
+) -> None:
+    """The kernels one after another: the product needs the whole device."""
+    convolved = empty(sigmoids.shape, sigmoids)
+    conv2d_cuda(x, weight, bias, convolved, stride, padding, dilation, groups, False)
+    sigmoid_average_pool_forward.variants["cuda"](convolved, sigmoids, y, rows, cols)
+
+
+def backward_cuda(
+    dy: Array,
+    sigmoids: Array,
+    x: Array | None,
+    weight: Array | None,
+    dx: Array | None,
+    dweight: Array | None,
+    dbias: Array | None,
+    stride: Pair,
+    padding: Padding,
+    dilation: Pair,
+    groups: int,
+    rows: Array,
+    cols: Array,
+) -> None:
+    """As the reference."""
+    d = empty(sigmoids.shape, sigmoids)
+    sigmoid_average_pool_backward.variants["cuda"](dy, sigmoids, d, rows, cols)
+    conv2d_backward_cuda(d, x, weight, None, dx, dweight, dbias, stride, padding, dilation, groups)
+
+
 conv2d_sigmoid_average_pool_forward = Kernel(
     "conv2d_sigmoid_average_pool_forward",
     outputs=("sigmoids", "y"),
     reference=forward_reference,
     array=forward_array,
     numba=forward_numba,
+    cuda=forward_cuda,
 )
 conv2d_sigmoid_average_pool_backward = Kernel(
     "conv2d_sigmoid_average_pool_backward",
@@ -279,4 +324,5 @@ conv2d_sigmoid_average_pool_backward = Kernel(
     reference=backward_reference,
     array=backward_array,
     numba=backward_numba,
+    cuda=backward_cuda,
 )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from minialex.backend import Array, Kernel, array_module, jit, per_image
+from minialex.backend import Array, CudaKernel, Kernel, array_module, jit, per_image
+from minialex.kernels.softmax import launch_rows
 
 
 def cross_entropy_reference(logits: Array, labels: Array, losses: Array, label_smoothing: float) -> None:
@@ -75,12 +76,31 @@ def cross_entropy_backward_array(
     dlogits *= dlosses[:, None]
 
 
+_forward = CudaKernel("cross_entropy", "cross_entropy_forward")
+_backward = CudaKernel("cross_entropy", "cross_entropy_backward")
+
+
+def cross_entropy_cuda(logits: Array, labels: Array, losses: Array, label_smoothing: float) -> None:
+    """As the reference: a block for a row."""
+    arrays = (logits, labels.astype(np.int64, copy=False), losses)
+    launch_rows(_forward, *arrays, rows=logits, numbers=(float(label_smoothing),))
+
+
+def cross_entropy_backward_cuda(
+    dlosses: Array, logits: Array, labels: Array, dlogits: Array, label_smoothing: float
+) -> None:
+    """As the reference: a block for a row."""
+    arrays = (dlosses, logits, labels.astype(np.int64, copy=False), dlogits)
+    launch_rows(_backward, *arrays, rows=logits, numbers=(float(label_smoothing),))
+
+
 cross_entropy_forward = Kernel(
     "cross_entropy_forward",
     outputs=("losses",),
     reference=cross_entropy_reference,
     array=cross_entropy_array,
     numba=per_image(jit(cross_entropy_reference), 3),
+    cuda=cross_entropy_cuda,
 )
 cross_entropy_backward = Kernel(
     "cross_entropy_backward",
@@ -88,4 +108,5 @@ cross_entropy_backward = Kernel(
     reference=cross_entropy_backward_reference,
     array=cross_entropy_backward_array,
     numba=per_image(jit(cross_entropy_backward_reference), 4),
+    cuda=cross_entropy_backward_cuda,
 )

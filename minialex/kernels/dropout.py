@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from minialex import rng
-from minialex.backend import Array, Kernel, array_module, for_ranges, jit
+from minialex.backend import Array, CudaKernel, Kernel, array_module, contiguous, for_ranges, jit
 from minialex.kernels.philox import philox_words
 
 
@@ -58,7 +58,7 @@ _dropout_compiled = jit(_dropout_blocks)
 
 def dropout_numba(x: Array, y: Array, p: float, scale: float, seed: int, step: int, item: int) -> None:
     """The compiled loops, on a part of the blocks for each thread; p is compared as a whole number."""
-    key, limit = rng.split_seed(seed), math.ceil(p * 2**24)
+    key, limit = rng.split_seed(seed), _limit(p)
     address = (rng.PURPOSES["dropout"], step & rng.MASK32, item & rng.MASK32)
 
     def work(start: int, stop: int) -> None:
@@ -68,6 +68,26 @@ def dropout_numba(x: Array, y: Array, p: float, scale: float, seed: int, step: i
     for_ranges(-(-len(x) // 4), work, MANY)
 
 
+_entry = CudaKernel("dropout", "dropout")
+
+
+def dropout_cuda(x: Array, y: Array, p: float, scale: float, seed: int, step: int, item: int) -> None:
+    """As the reference: a thread for the four words of a block; p is compared as a whole number."""
+    address = (*rng.split_seed(seed), rng.PURPOSES["dropout"], step & rng.MASK32, item & rng.MASK32)
+    words = [np.uint32(word) for word in address]
+    _entry.for_each(-(-len(x) // 4), contiguous(x), y, len(x), _limit(p), float(scale), *words)
+
+
+def _limit(p: float) -> int:
+    """The least number of 24 bits that is kept: word / 2**24 >= p, without rounding."""
+    return math.ceil(p * 2**24)
+
+
 dropout_forward = Kernel(
-    "dropout", outputs=("y",), reference=dropout_reference, array=dropout_array, numba=dropout_numba
+    "dropout",
+    outputs=("y",),
+    reference=dropout_reference,
+    array=dropout_array,
+    numba=dropout_numba,
+    cuda=dropout_cuda,
 )

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from minialex.backend import Array, Kernel, array_module, jit, per_image
-from minialex.kernels.activations import relu_backward_reference, relu_reference
+from minialex.backend import Array, CudaKernel, Kernel, array_module, contiguous, empty, jit, per_image
+from minialex.kernels.activations import relu_backward_reference, relu_forward, relu_reference
 from minialex.kernels.local_response_norm import (
     STRIP,
     Norm,
+    channel_shares,
     collect_plane,
     lrn_array,
     lrn_backward_array,
     lrn_backward_reference,
+    lrn_forward,
     lrn_reference,
     normalise_plane,
     spread_plane,
@@ -26,6 +28,7 @@ from minialex.kernels.max_pooling import (
     max_pool2d_array,
     max_pool2d_backward_array,
     max_pool2d_backward_reference,
+    max_pool2d_forward,
     max_pool2d_reference,
     offsets_of_cells,
     pool_channel,
@@ -169,12 +172,92 @@ def relu_lrn_max_pool2d_backward_planes(
                 collect_plane(image, j - lower, typed, zero, strips, shares, dimage[j - lower])
 
 
+# ----------------------------------------------------------------------------------------------- for a GPU
+
+# Threads of a block and the pixels that its tile holds, as in kernels/fused_pooling.cu; channels of a block.
+BLOCK, TILE, CHANNELS = 256, 1024, 16
+
+
+def relu_lrn_max_pool2d_cuda(
+    x: Array,
+    y: Array,
+    argmax: Array,
+    norm: Norm,
+    kernel_size: Pair,
+    stride: Pair,
+    padding: Padding,
+) -> None:
+    """As the reference: a block for a rectangle of outputs, 16 channels of it one after another."""
+    if kernel_size[0] * kernel_size[1] > TILE:  # Nobody's network.
+        rectified, normalised = empty(x.shape, x), empty(x.shape, x)
+        relu_forward(contiguous(x).reshape(-1), rectified.reshape(-1))
+        lrn_forward(rectified, normalised, *norm)
+        max_pool2d_forward(normalised, y, argmax, kernel_size, stride, padding, False)
+        return
+    (N, C, H, W), (OH, OW) = x.shape, y.shape[2:]
+    rows, columns = rectangle_of_outputs((OH, OW), kernel_size, stride)
+    grid = (N * -(-OH // rows) * -(-OW // columns), -(-C // CHANNELS))
+    entry, cells = _entry("forward", argmax)
+    winners = argmax if argmax.dtype == cells else empty(argmax.shape, argmax, cells)
+    geometry = (*kernel_size, *stride, padding[0][0], padding[1][0])
+    numbers = (C, H, W, OH, OW, *_reals(norm), *geometry, rows, columns, CHANNELS)
+    entry.launch(grid, BLOCK, contiguous(x), y, winners, *numbers)
+    if winners is not argmax:
+        argmax[...] = winners
+
+
+def relu_lrn_max_pool2d_backward_cuda(
+    dy: Array,
+    argmax: Array,
+    x: Array,
+    dx: Array,
+    norm: Norm,
+    kernel_size: Pair,
+    stride: Pair,
+    padding: Padding,
+) -> None:
+    """As the reference: a thread for 32 channels of a pixel of x, which asks the windows that saw it."""
+    (N, C, H, W), (OH, OW) = x.shape, dy.shape[2:]
+    entry, cells = _entry("backward", argmax)
+    arrays = (contiguous(dy), contiguous(argmax.astype(cells, copy=False)), contiguous(x), dx)
+    geometry = (*kernel_size, *stride, padding[0][0], padding[1][0])
+    numbers = (N, C, H, W, OH, OW, *_reals(norm), *geometry)
+    entry.for_each(N * channel_shares(C) * H * W, *arrays, *numbers)
+
+
+def rectangle_of_outputs(output: Pair, kernel_size: Pair, stride: Pair) -> Pair:
+    """Rows and columns of outputs whose windows see at most TILE pixels: whole rows if they fit."""
+    KH, KW = kernel_size
+    columns = min(output[1], (TILE // KH - KW) // stride[1] + 1)
+    width = (columns - 1) * stride[1] + KW
+    return min(output[0], (TILE // width - KH) // stride[0] + 1), columns
+
+
+def _entry(direction: str, argmax: Array) -> tuple[CudaKernel, type[np.generic]]:
+    """The entry for winners of this width, and the type that it takes: a byte, else 32 bits."""
+    if argmax.dtype == np.uint8:
+        return _entries[direction], np.uint8
+    return _entries[f"{direction}_wide"], np.uint32
+
+
+def _reals(norm: Norm) -> Norm:
+    lower, upper, *reals = norm
+    alpha, beta, k = map(float, reals)
+    return lower, upper, alpha, beta, k
+
+
+_entries = {
+    name: CudaKernel("fused_pooling", f"relu_lrn_max_pool2d_{name}")
+    for name in ("forward", "backward", "forward_wide", "backward_wide")
+}
+
 relu_lrn_max_pool2d_forward = Kernel(
     "relu_lrn_max_pool2d_forward",
     outputs=("y", "argmax"),
     reference=relu_lrn_max_pool2d_reference,
     array=relu_lrn_max_pool2d_array,
     numba=per_image(relu_lrn_max_pool2d_planes, arrays=3),
+    cuda=relu_lrn_max_pool2d_cuda,
 )
 relu_lrn_max_pool2d_backward = Kernel(
     "relu_lrn_max_pool2d_backward",
@@ -182,4 +265,5 @@ relu_lrn_max_pool2d_backward = Kernel(
     reference=relu_lrn_max_pool2d_backward_reference,
     array=relu_lrn_max_pool2d_backward_array,
     numba=per_image(relu_lrn_max_pool2d_backward_planes, arrays=4),
+    cuda=relu_lrn_max_pool2d_backward_cuda,
 )

@@ -9,9 +9,13 @@ picture can be done in strips.
 
 from __future__ import annotations
 
+import math
+from typing import NamedTuple
+
 import numpy as np
 
-from minialex.backend import Array, Kernel, jit, per_image
+from minialex.backend import Array, CudaKernel, Kernel, contiguous, jit, per_image
+from minialex.kernels.launch_grids import THREADS, grid_of_channels
 from minialex.shapes import Padding, Pair
 
 
@@ -170,12 +174,87 @@ def col2im_rows(
                             target[begin + q * step] += source[first + q]
 
 
+# ----------------------------------------------------------------------------------------------- on a GPU
+
+_im2col, _col2im = CudaKernel("im2col", "im2col"), CudaKernel("im2col", "col2im")
+
+
+class ColumnLayout(NamedTuple):
+    """How columns stand in memory: the last two axes are output pixels, the others as the strides say.
+
+    window: KH, KW; output: rows and width, of which first_row is the first; image_stride, cell_stride:
+    elements from one image to the next, and from one window cell to the next.
+    """
+
+    window: Pair
+    output: Pair
+    first_row: int
+    image_stride: int
+    cell_stride: int
+
+
+def launch_im2col(
+    x: Array, columns: Array, layout: ColumnLayout, stride: Pair, padding: Padding, dilation: Pair
+) -> None:
+    """Write the columns of all images of x."""
+    N, C = x.shape[:2]
+    grid = grid_of_channels(N * math.prod(layout.output), C)
+    _im2col.launch(grid, THREADS, x, columns, *_geometry(x, layout, stride, padding, dilation))
+
+
+def launch_col2im(
+    columns: Array,
+    dx: Array,
+    layout: ColumnLayout,
+    stride: Pair,
+    padding: Padding,
+    dilation: Pair,
+    add: bool,
+) -> None:
+    """Write dx, or add to it. One pixel sees every so manieth cell, in windows so many positions apart."""
+    N, C, H, W = dx.shape
+    steps = []
+    for s, d in zip(stride, dilation, strict=True):
+        steps += [s // math.gcd(s, d), d // math.gcd(s, d)]
+    geometry = _geometry(dx, layout, stride, padding, dilation)
+    _col2im.launch(grid_of_channels(N * H * W, C), THREADS, columns, dx, *geometry, *steps, add)
+
+
+def _geometry(
+    x: Array, layout: ColumnLayout, stride: Pair, padding: Padding, dilation: Pair
+) -> tuple[int, ...]:
+    corner = (padding[0][0], padding[1][0])
+    return (*x.shape, *layout.window, *layout.output, *stride, *corner, *dilation, *layout[2:])
+
+
+def _one_picture_after_another(columns: Array, first_row: int) -> ColumnLayout:
+    _, C, KH, KW, OH, OW = columns.shape
+    return ColumnLayout((KH, KW), (OH, OW), first_row, C * KH * KW * OH * OW, OH * OW)
+
+
+def im2col_cuda(
+    x: Array, columns: Array, stride: Pair, padding: Padding, dilation: Pair, first_row: int
+) -> None:
+    """kernels/im2col.cu: one thread writes the column of one window and channel."""
+    layout = _one_picture_after_another(columns, first_row)
+    launch_im2col(contiguous(x), columns, layout, stride, padding, dilation)
+
+
+def col2im_cuda(
+    columns: Array, dx: Array, stride: Pair, padding: Padding, dilation: Pair, first_row: int
+) -> None:
+    """kernels/im2col.cu: one thread gathers what one pixel is part of."""
+    layout = _one_picture_after_another(columns, first_row)
+    launch_col2im(contiguous(columns), dx, layout, stride, padding, dilation, add=True)
+
+
 im2col = Kernel(
     "im2col",
     outputs=("columns",),
     reference=im2col_reference,
     array=im2col_array,
     numba=per_image(jit(im2col_rows), arrays=2),
+    cuda=im2col_cuda,
 )
 
 col2im = Kernel(
@@ -184,4 +263,5 @@ col2im = Kernel(
     reference=col2im_reference,
     array=col2im_array,
     numba=per_image(jit(col2im_rows), arrays=2),
+    cuda=col2im_cuda,
 )

@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from minialex.backend import Array, Kernel, array_module, jit, per_image
+from minialex.backend import Array, CudaKernel, Kernel, array_module, contiguous, jit, per_image
 
 
 def lrn_reference(x: Array, y: Array, lower: int, upper: int, alpha: float, beta: float, k: float) -> None:
@@ -228,12 +228,43 @@ def lrn_backward_planes(
                 collect_plane(image, j - lower, norm, none, strips, shares, dimage[j - lower])
 
 
+# ----------------------------------------------------------------------------------------------- for a GPU
+
+# Channels of a pixel that a thread makes, as in kernels/local_response_norm.cuh.
+CHANNELS = 32
+_forward = CudaKernel("local_response_norm", "lrn_forward")
+_backward = CudaKernel("local_response_norm", "lrn_backward")
+
+
+def lrn_cuda(x: Array, y: Array, lower: int, upper: int, alpha: float, beta: float, k: float) -> None:
+    """As the reference: a thread for 32 channels of a pixel."""
+    N, C, H, W = x.shape
+    norm = (lower, upper, float(alpha), float(beta), float(k))
+    _forward.for_each(N * channel_shares(C) * H * W, contiguous(x), y, N, C, H * W, *norm)
+
+
+def lrn_backward_cuda(
+    dy: Array, x: Array, dx: Array, lower: int, upper: int, alpha: float, beta: float, k: float
+) -> None:
+    """As the reference: a thread for 32 channels of a pixel."""
+    N, C, H, W = x.shape
+    norm = (lower, upper, float(alpha), float(beta), float(k))
+    arrays = (contiguous(dy), contiguous(x), dx)
+    _backward.for_each(N * channel_shares(C) * H * W, *arrays, N, C, H * W, *norm)
+
+
+def channel_shares(C: int) -> int:
+    """Threads that share the channels of a pixel."""
+    return -(-C // CHANNELS)
+
+
 lrn_forward = Kernel(
     "lrn_forward",
     outputs=("y",),
     reference=lrn_reference,
     array=lrn_array,
     numba=per_image(lrn_planes, arrays=2),
+    cuda=lrn_cuda,
 )
 lrn_backward = Kernel(
     "lrn_backward",
@@ -241,4 +272,5 @@ lrn_backward = Kernel(
     reference=lrn_backward_reference,
     array=lrn_backward_array,
     numba=per_image(lrn_backward_planes, arrays=3),
+    cuda=lrn_backward_cuda,
 )

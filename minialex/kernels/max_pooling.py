@@ -12,7 +12,8 @@ from typing import TypeAlias
 
 import numpy as np
 
-from minialex.backend import Array, Kernel, array_module, jit, per_image
+from minialex.backend import Array, CudaKernel, Kernel, array_module, contiguous, jit, per_image
+from minialex.kernels.launch_grids import grid_of_lines
 from minialex.shapes import Padding, Pair
 
 PoolScratch: TypeAlias = tuple[int, Array, Array, Array, Array, Array, Array]
@@ -317,12 +318,45 @@ def max_pool2d_backward_planes(
                 row[place] = plane[place]
 
 
+# ----------------------------------------------------------------------------------------------- on a GPU
+
+# Pixels below one another that a thread owns, forward and backward: as in kernels/max_pooling.cu.
+OUTPUT_TILE, TILE = 4, 8
+# By the type of argmax, a byte unless windows have more cells.
+_forward, _backward = (
+    {cell: CudaKernel("max_pooling", f"max_pool2d_{name}_{cell}") for cell in ("uint8", "uint16", "uint32")}
+    for name in ("forward", "backward")
+)
+
+
+def max_pool2d_cuda(
+    x: Array, y: Array, argmax: Array, kernel_size: Pair, stride: Pair, padding: Padding, rectify: bool
+) -> None:
+    """kernels/max_pooling.cu: one thread looks at a few windows below one another."""
+    (N, C, H, W), (OH, OW) = x.shape, y.shape[2:]
+    grid, block = grid_of_lines(N * C * -(-OH // OUTPUT_TILE), OW)
+    geometry = (N * C, H, W, OH, OW, *kernel_size, *stride, padding[0][0], padding[1][0])
+    _forward[argmax.dtype.name].launch(grid, block, contiguous(x), y, argmax, *geometry, rectify)
+
+
+def max_pool2d_backward_cuda(
+    dy: Array, argmax: Array, dx: Array, kernel_size: Pair, stride: Pair, padding: Padding
+) -> None:
+    """kernels/max_pooling.cu: one thread asks the windows that see its pixels whether they won."""
+    (N, C, H, W), (OH, OW) = dx.shape, dy.shape[2:]
+    grid, block = grid_of_lines(N * C * -(-H // TILE), W)
+    geometry = (N * C, H, W, OH, OW, *kernel_size, *stride, padding[0][0], padding[1][0])
+    arrays = (contiguous(dy), contiguous(argmax), dx)
+    _backward[argmax.dtype.name].launch(grid, block, *arrays, *geometry)
+
+
 max_pool2d_forward = Kernel(
     "max_pool2d_forward",
     outputs=("y", "argmax"),
     reference=max_pool2d_reference,
     array=max_pool2d_array,
     numba=per_image(max_pool2d_planes, arrays=3),
+    cuda=max_pool2d_cuda,
 )
 max_pool2d_backward = Kernel(
     "max_pool2d_backward",
@@ -330,4 +364,5 @@ max_pool2d_backward = Kernel(
     reference=max_pool2d_backward_reference,
     array=max_pool2d_backward_array,
     numba=per_image(max_pool2d_backward_planes, arrays=3),
+    cuda=max_pool2d_backward_cuda,
 )

@@ -6,7 +6,8 @@ brought to the arrays' dtype first, so that every variant rounds alike. An empty
 
 from __future__ import annotations
 
-from minialex.backend import Array, Kernel, jit
+from minialex.backend import Array, CudaKernel, jit
+from minialex.kernels.updates import UpdateKernel
 
 __all__ = ["sgd_paper", "sgd_torch"]
 
@@ -91,17 +92,22 @@ def paper_array(
 
 
 # Which thread does which part of which parameter is the optimiser's to say: a step is one pass over them all.
-sgd_torch = Kernel(
+sgd_torch = UpdateKernel(
     "sgd_torch",
     outputs=("weight", "velocity"),
     reference=torch_reference,
     array=torch_array,
     numba=jit(torch_reference),
+    entry=CudaKernel("sgd", "sgd_torch"),
+    own=3,
 )
-sgd_paper = Kernel(
+sgd_paper = UpdateKernel(
     "sgd_paper",
     outputs=("weight", "velocity"),
     reference=paper_reference,
     array=paper_array,
     numba=jit(paper_reference),
+    entry=CudaKernel("sgd", "sgd_paper"),
+    own=3,
+    scalars=lambda lr, momentum, weight_decay: (lr, momentum, weight_decay * lr),
 )

@@ -6,7 +6,7 @@ gradient of the pooling, as large as the picture, never exists whole.
 
 from __future__ import annotations
 
-from minialex.backend import Array, Kernel, for_ranges, scratch
+from minialex.backend import Array, CudaKernel, Kernel, for_ranges, scratch
 from minialex.kernels.activations import (
     sigmoid_array,
     sigmoid_backward_array,
@@ -22,6 +22,7 @@ from minialex.kernels.average_pooling import (
     average_pool_backward_reference,
     average_pool_numba,
     average_pool_reference,
+    launch_pooling,
 )
 
 __all__ = ["sigmoid_average_pool_backward", "sigmoid_average_pool_forward"]
@@ -87,12 +88,27 @@ def backward_numba(dy: Array, sigmoids: Array, dx: Array, rows: Array, cols: Arr
     for_ranges(len(dy), work, -(-MANY // picture))
 
 
+_forward = CudaKernel("average_pooling", "sigmoid_average_pool_forward")
+_backward = CudaKernel("average_pooling", "sigmoid_average_pool_backward")
+
+
+def forward_cuda(x: Array, sigmoids: Array, y: Array, rows: Array, cols: Array) -> None:
+    """kernels/average_pooling.cu: one pass."""
+    launch_pooling(_forward, (x, sigmoids, y), x, y, rows, cols)
+
+
+def backward_cuda(dy: Array, sigmoids: Array, dx: Array, rows: Array, cols: Array) -> None:
+    """kernels/average_pooling.cu: one pass."""
+    launch_pooling(_backward, (dy, sigmoids, dx), dx, dx, rows, cols)
+
+
 sigmoid_average_pool_forward = Kernel(
     "sigmoid_average_pool_forward",
     outputs=("sigmoids", "y"),
     reference=forward_reference,
     array=forward_array,
     numba=forward_numba,
+    cuda=forward_cuda,
 )
 sigmoid_average_pool_backward = Kernel(
     "sigmoid_average_pool_backward",
@@ -100,4 +116,5 @@ sigmoid_average_pool_backward = Kernel(
     reference=backward_reference,
     array=backward_array,
     numba=backward_numba,
+    cuda=backward_cuda,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from minialex.backend import Array, Kernel, array_module, jit, per_image
+from minialex.backend import Array, CudaKernel, Kernel, array_module, contiguous, jit, per_image
 
 
 def softmax_reference(x: Array, y: Array) -> None:
@@ -88,12 +88,49 @@ def log_softmax_backward_array(dy: Array, y: Array, dx: Array) -> None:
     dx[...] = dy - array_module(dy).exp(y) * dy.sum(axis=1, keepdims=True)
 
 
+# Columns that a single warp of threads does as well as a whole block, and the most blocks of a launch.
+FEW, MOST_BLOCKS = 256, 1 << 16
+
+
+def launch_rows(entry: CudaKernel, *arrays: Array, rows: Array, numbers: tuple[float, ...] = ()) -> None:
+    """Launch a kernel that has a block for each row of the matrix `rows`: 32 threads, 256 if it is long."""
+    N, K = rows.shape
+    entry.launch(min(N, MOST_BLOCKS), 32 if K <= FEW else 256, *map(contiguous, arrays), N, K, *numbers)
+
+
+_softmax, _softmax_backward, _log_softmax, _log_softmax_backward = (
+    CudaKernel("softmax", name)
+    for name in ("softmax_forward", "softmax_backward", "log_softmax_forward", "log_softmax_backward")
+)
+
+
+def softmax_cuda(x: Array, y: Array) -> None:
+    """As the reference: a block for a row."""
+    launch_rows(_softmax, x, y, rows=x)
+
+
+def softmax_backward_cuda(dy: Array, y: Array, dx: Array) -> None:
+    """As the reference: a block for a row."""
+    launch_rows(_softmax_backward, dy, y, dx, rows=dy)
+
+
+def log_softmax_cuda(x: Array, y: Array) -> None:
+    """As the reference: a block for a row."""
+    launch_rows(_log_softmax, x, y, rows=x)
+
+
+def log_softmax_backward_cuda(dy: Array, y: Array, dx: Array) -> None:
+    """As the reference: a block for a row."""
+    launch_rows(_log_softmax_backward, dy, y, dx, rows=dy)
+
+
 softmax_forward = Kernel(
     "softmax_forward",
     outputs=("y",),
     reference=softmax_reference,
     array=softmax_array,
     numba=per_image(jit(softmax_reference), 2),
+    cuda=softmax_cuda,
 )
 softmax_backward = Kernel(
     "softmax_backward",
@@ -101,6 +138,7 @@ softmax_backward = Kernel(
     reference=softmax_backward_reference,
     array=softmax_backward_array,
     numba=per_image(jit(softmax_backward_reference), 3),
+    cuda=softmax_backward_cuda,
 )
 log_softmax_forward = Kernel(
     "log_softmax_forward",
@@ -108,6 +146,7 @@ log_softmax_forward = Kernel(
     reference=log_softmax_reference,
     array=log_softmax_array,
     numba=per_image(jit(log_softmax_reference), 2),
+    cuda=log_softmax_cuda,
 )
 log_softmax_backward = Kernel(
     "log_softmax_backward",
@@ -115,4 +154,5 @@ log_softmax_backward = Kernel(
     reference=log_softmax_backward_reference,
     array=log_softmax_backward_array,
     numba=per_image(jit(log_softmax_backward_reference), 3),
+    cuda=log_softmax_backward_cuda,
 )

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minialex.backend import Array, to_device
+from minialex.backend import Array, is_array, to_device
 from minialex.errors import CheckpointError
 from minialex.nn.parameter import Parameter
 from minialex.tensor import Tensor
@@ -66,8 +66,8 @@ def load_into(
 def _as_array(value: Any) -> Array:
     if isinstance(value, Tensor):
         return value.data
-    # A CuPy array stays where it is; anything else, a PyTorch tensor too, is something NumPy can read.
-    return value if hasattr(value, "__cuda_array_interface__") else np.asarray(value)
+    # An array stays where it is; anything else, a PyTorch tensor too, is something NumPy can read.
+    return value if is_array(value) else np.asarray(value)
 
 
 def _mismatch(name: str, parameter: Parameter, array: Array) -> str:

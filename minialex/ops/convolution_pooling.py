@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minialex.backend import Array, empty
+from minialex.backend import Array, device_of, empty
 from minialex.cost import Cost
 from minialex.kernels.convolution_pooling import (
     conv2d_sigmoid_average_pool_backward,
@@ -61,7 +61,7 @@ class Conv2dSigmoidAvgPool2dOp(Conv2dOp):
     def forward(self, x: Array, weight: Array, bias: Array | None = None) -> Array:
         convolved = super().shape(x.shape, weight.shape, None if bias is None else bias.shape)
         sigmoids, y = empty(convolved, x), empty(self.pooling.shape(convolved), x)
-        where = (*self._geometry(), *self._bounds(convolved))
+        where = (*self._geometry(), *self._bounds(convolved, device_of(x)))
         conv2d_sigmoid_average_pool_forward(x, weight, bias, sigmoids, y, *where)
         self.save(x if self.needs[1] else None, weight if self.needs[0] else None, sigmoids)
         return y
@@ -75,12 +75,12 @@ class Conv2dSigmoidAvgPool2dOp(Conv2dOp):
         dx, dweight, dbias = (*gradients, None)[:3]
         if dx is None and dweight is None:  # A bias alone has no use for the convolution.
             return (None, None, self.pooling.gradient(dy, sigmoids).sum(axis=(0, 2, 3)))
-        where = (*self._geometry(), *self._bounds(sigmoids.shape))
+        where = (*self._geometry(), *self._bounds(sigmoids.shape, device_of(dy)))
         conv2d_sigmoid_average_pool_backward(dy, sigmoids, x, weight, dx, dweight, dbias, *where)
         return gradients
 
-    def _bounds(self, convolved: Shape) -> tuple[Array, Array]:
-        return bounds_arrays(self.pooling.bounds(convolved, self.pooling.count_include_pad))
+    def _bounds(self, convolved: Shape, device: str) -> tuple[Array, Array]:
+        return bounds_arrays(self.pooling.bounds(convolved, self.pooling.count_include_pad), device)
 
 
 def conv2d_sigmoid_avg_pool2d(

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from minialex.backend import Array, DTypeError, array_module, device_of, to_numpy
+from minialex.backend import Array, DTypeError, array_module, device_of, to_device, to_numpy
 from minialex.cost import Cost
 from minialex.errors import DeviceError
 from minialex.kernels.cross_entropy import cross_entropy_backward, cross_entropy_forward
@@ -24,8 +24,8 @@ class CrossEntropyOp(Op):
         dlogits = dloss * (softmax(logits) - target)
 
     Shapes: logits (N, K) -> () for "mean" over the images and for "sum", (N,) for "none".
-    Args:   labels: (N,) class numbers 0 .. K-1, an integer array on the logits' device; label_smoothing: in
-            [0, 1]; reduction: "mean", "sum" or "none".
+    Args:   labels: (N,) class numbers 0 .. K-1, an integer array on the logits' device or the CPU;
+            label_smoothing: in [0, 1]; reduction: "mean", "sum" or "none".
     Raises: ShapeError if N differs or is 0; DTypeError if labels are not integers; ValueError for a label
             outside 0 .. K-1, naming it, and for another reduction.
     Source: label smoothing: Szegedy et al. 2016, section 7.
@@ -62,6 +62,8 @@ class CrossEntropyOp(Op):
 
     def forward(self, logits: Array) -> Array:
         _check_labels(self.labels, logits)
+        # Class numbers in host memory are checked there, without waiting for the device, and follow.
+        self.labels = to_device(self.labels, device_of(logits))
         losses = array_module(logits).empty(len(logits), dtype=logits.dtype)
         cross_entropy_forward(logits, self.labels, losses, self.label_smoothing)
         self.save(logits, self.labels)
@@ -80,10 +82,10 @@ class CrossEntropyOp(Op):
 
 
 def _check_labels(labels: Array, logits: Array) -> None:
-    if device_of(labels) != device_of(logits):
+    if device_of(labels) not in (device_of(logits), "cpu"):
         raise DeviceError(
-            f"cross_entropy: logits are on {device_of(logits)}, labels on {device_of(labels)}; "
-            "move one with .to()"
+            f"cross_entropy: logits on {device_of(logits)}, labels on {device_of(labels)}; bring both to one "
+            f"device, as in logits.to({device_of(labels)!r})"
         )
     K = logits.shape[1]
     outside = (labels < 0) | (labels >= K)

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from minialex.backend import Array, empty
+from minialex.backend import Array, device_of, empty, to_device
 from minialex.cost import Cost
 from minialex.kernels.average_pooling import (
     Bounds,
@@ -200,21 +200,21 @@ def _average_cost(x: Shape, y: Shape, bounds: tuple[Bounds, Bounds], itemsize: i
 
 
 @functools.cache
-def bounds_arrays(bounds: tuple[Bounds, Bounds]) -> tuple[Array, Array]:
-    """The bounds as the kernels take them, who only read them: (OH, 3) and (OW, 3)."""
-    rows, cols = (np.asarray(b, dtype=np.int64) for b in bounds)
+def bounds_arrays(bounds: tuple[Bounds, Bounds], device: str) -> tuple[Array, Array]:
+    """The bounds as the kernels take them, who only read them: (OH, 3) and (OW, 3), on `device`."""
+    rows, cols = (to_device(np.asarray(b, dtype=np.int64), device) for b in bounds)
     return rows, cols
 
 
 def _average(x: Array, bounds: tuple[Bounds, Bounds]) -> Array:
-    rows, cols = bounds_arrays(bounds)
+    rows, cols = bounds_arrays(bounds, device_of(x))
     y = empty((*x.shape[:2], len(rows), len(cols)), x)
     average_pool_forward(x, y, rows, cols)
     return y
 
 
 def _average_backward(dy: Array, x_shape: Shape, bounds: tuple[Bounds, Bounds]) -> Array:
-    rows, cols = bounds_arrays(bounds)
+    rows, cols = bounds_arrays(bounds, device_of(dy))
     dx = empty(x_shape, dy)
     average_pool_backward(dy, dx, rows, cols)
     return dx

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minialex.backend import Array, empty
+from minialex.backend import Array, device_of, empty
 from minialex.cost import Cost
 from minialex.kernels.sigmoid_pooling import sigmoid_average_pool_backward, sigmoid_average_pool_forward
 from minialex.ops.activations import SigmoidOp
@@ -26,7 +26,7 @@ class SigmoidAvgPool2dOp(AvgPool2dOp):
 
     def forward(self, x: Array) -> Array:
         sigmoids, y = empty(x.shape, x), empty(self.shape(x.shape), x)
-        bounds = bounds_arrays(self.bounds(x.shape, self.count_include_pad))
+        bounds = bounds_arrays(self.bounds(x.shape, self.count_include_pad), device_of(x))
         sigmoid_average_pool_forward(x, sigmoids, y, *bounds)
         self.save(sigmoids)
         return y
@@ -37,7 +37,7 @@ class SigmoidAvgPool2dOp(AvgPool2dOp):
     def gradient(self, dy: Array, sigmoids: Array) -> Array:
         """The gradient of x."""
         dx = empty(sigmoids.shape, dy)
-        bounds = bounds_arrays(self.bounds(sigmoids.shape, self.count_include_pad))
+        bounds = bounds_arrays(self.bounds(sigmoids.shape, self.count_include_pad), device_of(dy))
         sigmoid_average_pool_backward(dy, sigmoids, dx, *bounds)
         return dx
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from minialex.backend import Array
 from minialex.kernels.adam import adam
-from minialex.optim.optimizer import Optimizer
+from minialex.optim.optimizer import Optimizer, Update
 from minialex.tensor import Tensor
 
 __all__ = ["Adam"]
@@ -49,11 +49,11 @@ class Adam(Optimizer):
         betas = (state["beta1"], state["beta2"])
         return {"lr": state["lr"], "betas": betas, "eps": state["eps"], "weight_decay": state["weight_decay"]}
 
-    def _updater(self, index: int, weight: Array, grad: Array) -> Callable[[slice], None]:
+    def _update(self, index: int, weight: Array, grad: Array) -> Update:
         mean = self._buffer(index, "mean", weight)
         square = self._buffer(index, "square", weight)
         step = self._updates[index]
         rate = self.lr / (1.0 - self.beta1**step)
         root = math.sqrt(1.0 - self.beta2**step)
         scalars = (rate, root, self.beta1, self.beta2, self.eps, self.weight_decay)
-        return lambda part: adam(weight[part], grad[part], mean[part], square[part], *scalars)
+        return Update(adam, (weight, grad, mean, square), scalars)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from minialex.backend import Array, array_module
+from minialex.backend import Array, array_module, on_device_of
 from minialex.tensor import Tensor
 
 __all__ = ["clip_grad_norm_"]
@@ -35,7 +35,8 @@ def clip_grad_norm_(params: Iterable[Tensor], max_norm: float) -> float:
     factor = max_norm / (norm + 1e-6)
     if math.isfinite(norm) and factor < 1.0:
         for grad in grads:
-            grad *= factor
+            with on_device_of(grad):
+                grad *= factor
     return norm
 
 
@@ -44,5 +45,5 @@ def _sum_of_squares(grad: Array) -> float:
     flat = grad.reshape(-1)
     parts = (flat[start : start + CHUNK].astype(np.float64) for start in range(0, flat.size, CHUNK))
     # An infinite or NaN gradient is the caller's news, not a warning's.
-    with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"), on_device_of(grad):
         return math.fsum(float(xp.sum(part * part)) for part in parts)

@@ -3,21 +3,39 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Self
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from minialex.backend import Array, DTypeError, array_module, device_of, for_ranges, to_device, to_numpy
+from minialex.backend import (
+    Array,
+    DTypeError,
+    array_module,
+    device_of,
+    for_ranges,
+    on_device_of,
+    to_device,
+    to_numpy,
+)
 from minialex.errors import CheckpointError, DeviceError
+from minialex.kernels.updates import UpdateKernel
 from minialex.shapes import ShapeError
 from minialex.tensor import Tensor
 
-__all__ = ["Optimizer"]
+__all__ = ["Optimizer", "Update"]
+
+
+class Update(NamedTuple):
+    """What a step does to one parameter: a kernel, flat arrays that it goes through together, and scalars."""
+
+    kernel: UpdateKernel
+    arrays: tuple[Array, ...]
+    scalars: tuple[Any, ...]
 
 
 class Optimizer:
-    """Changes parameters by their gradients: a subclass gives `_updater` and names its settings and buffers.
+    """Changes parameters by their gradients: a subclass gives `_update` and names its settings and buffers.
 
     Args:   params: the Tensors to learn, such as model.parameters(); one without a gradient is skipped.
             lr: step length, also an attribute that schedules set; weight_decay: L2 penalty on every
@@ -74,20 +92,21 @@ class Optimizer:
             if param.grad is not None:
                 self._check_gradient(index, param.data, param.grad)
         self.step_count += 1
-        pieces: list[tuple[Callable[[slice], None], slice]] = []
-        copies = []
+        updates, copies = [], []
         for index, param in enumerate(self.params):
             if param.grad is not None:
                 self._updates[index] += 1
-                # Kernels want flat contiguous memory. For a contiguous array that is the array itself.
-                weight = _flat(param.data)
-                pieces += _pieces(self._updater(index, weight, _flat(param.grad)), weight)
+                with on_device_of(param.data):
+                    # Kernels want flat contiguous memory. For a contiguous array that is the array itself.
+                    weight = _flat(param.data)
+                    updates.append(self._update(index, weight, _flat(param.grad)))
                 if not param.data.flags.c_contiguous:
                     copies.append((param.data, weight))
                 param.bump_version()
-        _run(pieces, on_cpu=all(isinstance(param.data, np.ndarray) for param in self.params))
+        _run(updates)
         for data, weight in copies:
-            data[...] = weight.reshape(data.shape)
+            with on_device_of(data):
+                data[...] = weight.reshape(data.shape)
 
     def _check_gradient(self, index: int, weight: Array, grad: Array) -> None:
         place = f"{type(self).__name__}: the gradient of parameter {index}"
@@ -98,9 +117,9 @@ class Optimizer:
         if device_of(grad) != device_of(weight):
             raise DeviceError(f"{place} is on {device_of(grad)}, expected {device_of(weight)}")
 
-    def _updater(self, index: int, weight: Array, grad: Array) -> Callable[[slice], None]:
-        """A function that overwrites a part of the flat `weight` of parameter number `index`."""
-        raise NotImplementedError(f"{type(self).__name__} must define _updater")
+    def _update(self, index: int, weight: Array, grad: Array) -> Update:
+        """What is done to the flat `weight` of parameter number `index`."""
+        raise NotImplementedError(f"{type(self).__name__} must define _update")
 
     def _buffer(self, index: int, name: str, weight: Array) -> Array:
         """The flat buffer of a parameter: zeros at first, and always where the parameter is."""
@@ -207,23 +226,39 @@ def _count(name: str, value: Any) -> int:
 PIECE, WORTH_A_THREAD = 1 << 18, 1 << 17
 
 
-def _pieces(update: Callable[[slice], None], weight: Array) -> list[tuple[Callable[[slice], None], slice]]:
-    """The update of a parameter as work to share: in pieces on the CPU, at once on a GPU."""
-    step = PIECE if isinstance(weight, np.ndarray) else max(1, weight.size)
-    return [(update, slice(start, min(start + step, weight.size))) for start in range(0, weight.size, step)]
+def _run(updates: Sequence[Update]) -> None:
+    """All parameters in one pass: one launch where the kernel is CUDA's, else one meeting of the threads."""
+    alone: list[Update] = []
+    launches: dict[UpdateKernel, list[tuple[Any, ...]]] = {}
+    for update in updates:
+        if update.kernel.takes_together(update.arrays[0]):
+            launches.setdefault(update.kernel, []).append(update.arrays + update.scalars)
+        else:
+            alone.append(update)
+    for kernel, calls in launches.items():
+        kernel.together(calls)
+    _share_out(alone)
 
 
-def _run(pieces: list[tuple[Callable[[slice], None], slice]], on_cpu: bool) -> None:
-    """All parameters in one pass: each thread has its share of the pieces, and meets the others once."""
+def _share_out(updates: Sequence[Update]) -> None:
+    """Each thread has its share of the pieces that the parameters are cut into."""
+    pieces = [(update, part) for update in updates for part in _pieces(update.arrays[0])]
 
     def work(first: int, last: int) -> None:
         with np.errstate(all="ignore"):  # NaN and infinity travel on, as in the ops.
-            for update, part in pieces[first:last]:
-                update(part)
+            for (kernel, arrays, scalars), part in pieces[first:last]:
+                kernel(*(array[part] for array in arrays), *scalars)
 
     elements = sum(part.stop - part.start for _, part in pieces)
+    on_cpu = all(isinstance(update.arrays[0], np.ndarray) for update in updates)
     worth_sharing = on_cpu and elements >= 2 * WORTH_A_THREAD
     for_ranges(len(pieces), work, smallest=1 if worth_sharing else max(1, len(pieces)))
+
+
+def _pieces(weight: Array) -> list[slice]:
+    """A parameter as work to share: in pieces on the CPU, whole on a GPU."""
+    step = PIECE if isinstance(weight, np.ndarray) else max(1, weight.size)
+    return [slice(start, min(start + step, weight.size)) for start in range(0, weight.size, step)]
 
 
 def _flat(array: Array) -> Array:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from minialex.backend import Array, array_module
 from minialex.kernels.sgd import sgd_paper, sgd_torch
-from minialex.optim.optimizer import Optimizer
+from minialex.optim.optimizer import Optimizer, Update
 from minialex.tensor import Tensor
 
 __all__ = ["SGD"]
@@ -52,12 +52,12 @@ class SGD(Optimizer):
         self.nesterov = nesterov
         self.rule = rule
 
-    def _updater(self, index: int, weight: Array, grad: Array) -> Callable[[slice], None]:
+    def _update(self, index: int, weight: Array, grad: Array) -> Update:
         scalars = (self.lr, self.momentum, self.weight_decay)
         if self.rule == "torch" and not self.momentum:
-            none = array_module(weight).empty(0, dtype=weight.dtype)
-            return lambda part: sgd_torch(weight[part], grad[part], none, *scalars, self.nesterov)
-        velocity = self._buffer(index, "momentum", weight)
+            velocity = array_module(weight).empty(0, dtype=weight.dtype)
+        else:
+            velocity = self._buffer(index, "momentum", weight)
         if self.rule == "paper":
-            return lambda part: sgd_paper(weight[part], grad[part], velocity[part], *scalars)
-        return lambda part: sgd_torch(weight[part], grad[part], velocity[part], *scalars, self.nesterov)
+            return Update(sgd_paper, (weight, grad, velocity), scalars)
+        return Update(sgd_torch, (weight, grad, velocity), (*scalars, self.nesterov))

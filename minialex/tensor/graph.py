@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import inspect
 import itertools
 import weakref
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
 
-from minialex.backend import Array, DTypeError, array_module, on_device_of
+from minialex.backend import Array, DTypeError, array_module, device_of, on_device_of
 from minialex.cost import Cost
 from minialex.errors import DeviceError
 from minialex.shapes import Shape, ShapeError
@@ -143,7 +144,7 @@ class Op:
         if data.shape != output_shape:
             raise ShapeError(f"{self.name}: forward gave shape {data.shape}, but shape() says {output_shape}")
         output = type(inputs[0])._wrap(data, requires_grad=any(self.needs))
-        if self.is_view and array_module(data).may_share_memory(data, inputs[0].data):
+        if self.is_view and _may_share(data, inputs[0].data):
             output.version = inputs[0].version
         if any(self.needs):
             self._record(inputs, output)
@@ -158,14 +159,22 @@ class Op:
             raise GraphError(f"{self.name}: an Op is one call; make a new one for each")
         self.order = next(_order)
         if len({t.device for t in inputs}) > 1:
-            places = ", ".join(t.device for t in inputs)
-            raise DeviceError(
-                f"{self.name}: inputs are on different devices ({places}); move them with .to()"
-            )
+            raise DeviceError(f"{self.name}: inputs are on different devices: {self._places(inputs)}")
         self._check_dtypes(inputs)
         self.input_shapes = tuple(t.shape for t in inputs)
         recording = _recording.get()
         self.needs = tuple(recording and t.requires_grad for t in inputs)
+
+    def _places(self, inputs: tuple[Tensor, ...]) -> str:
+        """Which input is where, and what to do: "x on cuda:0, weight on cpu; ..."."""
+        parameters = list(inspect.signature(self.forward).parameters.values())
+        if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+            names = [f"input {i}" for i in range(len(inputs))]
+        else:
+            names = [p.name for p in parameters[: len(inputs)]]
+        places = ", ".join(f"{name} on {t.device}" for name, t in zip(names, inputs, strict=True))
+        target = next((t.device for t in inputs if t.device != "cpu"), "cpu")
+        return f"{places}; bring all of them to one, as in x.to({target!r}) or model.to({target!r})"
 
     def _check_dtypes(self, inputs: tuple[Tensor, ...]) -> None:
         first = inputs[0].dtype
@@ -189,9 +198,8 @@ class Op:
         for array in self._saved:
             if not hasattr(array, "strides"):  # Not an array: None, or a number.
                 continue
-            may_share = array_module(array).may_share_memory
             for tensor in (*inputs, output):
-                if array is tensor.data or may_share(array, tensor.data):
+                if array is tensor.data or _may_share(array, tensor.data):
                     versions[id(tensor.version)] = (tensor.version, tensor.version.count)
         self._versions = tuple(versions.values())
 
@@ -330,8 +338,14 @@ def _is_fresh(op: Op, dy: Array, dinputs: Gradients, index: int) -> bool:
     if mine is None or not mine.flags.c_contiguous or not getattr(mine.flags, "writeable", True):
         return False
     others = [dy, *op._saved, *(d for i, d in enumerate(dinputs) if i != index)]
-    may_share = array_module(dy).may_share_memory
-    return not any(hasattr(other, "strides") and may_share(mine, other) for other in others)
+    return not any(hasattr(other, "strides") and _may_share(mine, other) for other in others)
+
+
+def _may_share(a: Array, b: Array) -> bool:
+    """Whether two arrays may have memory in common; never on two devices."""
+    if type(a) is type(b) is np.ndarray:  # Asked for every op, and mostly of these.
+        return np.may_share_memory(a, b)
+    return device_of(a) == device_of(b) and bool(array_module(a).may_share_memory(a, b))
 
 
 def _accumulate(tensor: Tensor, dtensor: Array, *, owned: bool) -> None:

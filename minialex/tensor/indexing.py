@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from minialex.backend import Array, array_module
+from minialex.backend import Array, array_module, device_of, is_array, to_device
 from minialex.cost import Cost
 from minialex.shapes import Shape, ShapeError
 from minialex.tensor.graph import Gradients, Op
@@ -40,16 +40,36 @@ class IndexOp(Op):
 
     def forward(self, x: Array) -> Array:
         self.save(*(part for part in _parts(self.index) if hasattr(part, "nbytes")))
-        return x[self.index]
+        return x[_on_device(self.index, device_of(x))]
 
     def backward(self, dy: Array) -> Gradients:
         xp = array_module(dy)
         dx = xp.zeros(self.input_shapes[0], dtype=dy.dtype)
         if _is_basic(self.index):
             dx[self.index] = dy  # No element comes twice.
-        else:
+        elif device_of(dy) == "cpu":
             xp.add.at(dx, self.index, dy)
+        else:
+            _add_in_order(dx, _on_host(self.index), dy)
         return (dx,)
+
+
+def _add_in_order(dx: Array, index: Any, dy: Array) -> None:
+    """dx[index] += dy, where an element that was picked k times is added to k times, always in one order.
+
+    What add.at does with atomic additions on a GPU, in whatever order its threads come. Here every element's
+    first pick is one pass, every element's second the next: no two threads of a pass write to one place.
+    """
+    picked = np.arange(dx.size).reshape(dx.shape)[index].reshape(-1)
+    order = np.argsort(picked, kind="stable")
+    in_order = picked[order]
+    first = np.searchsorted(in_order, in_order)  # Where the run of equal elements begins.
+    passes = np.arange(len(order)) - first
+    flat, values = dx.reshape(-1), dy.reshape(-1)
+    for number in range(int(passes.max(initial=-1)) + 1):
+        chosen = passes == number
+        places, picks = (to_device(part[chosen], device_of(dx)) for part in (in_order, order))
+        flat[places] += values[picks]
 
 
 def _parts(index: Any) -> tuple[Any, ...]:
@@ -63,6 +83,12 @@ def _copied(part: Any) -> Any:
 def _is_basic(index: Any) -> bool:
     basic = (int, np.integer, slice, type(None), type(...))
     return all(isinstance(part, basic) and not isinstance(part, bool) for part in _parts(index))
+
+
+def _on_device(index: Any, device: str) -> Any:
+    """The index with its arrays where the picked array is."""
+    parts = tuple(to_device(part, device) if is_array(part) else part for part in _parts(index))
+    return parts if isinstance(index, tuple) else parts[0]
 
 
 def _on_host(index: Any) -> Any:

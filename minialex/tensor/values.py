@@ -15,10 +15,13 @@ from minialex.backend import (
     array_module,
     canonical_device,
     device_of,
+    is_array,
+    on_device_of,
     require_device,
     to_device,
     to_numpy,
 )
+from minialex.errors import DeviceError
 from minialex.shapes import Shape, ShapeError
 from minialex.tensor.arithmetic import AddOp, DivOp, MatmulOp, MulOp, NegOp, PowOp, SubOp
 from minialex.tensor.elementary import ExpOp, LogOp
@@ -34,7 +37,8 @@ class Tensor:
     Args:   data: an array, a Tensor, a number or nested lists; copied. Floating and integer arrays keep
             their dtype; lists and Python numbers become float32.
             requires_grad: whether `backward` shall leave a gradient in `grad`; device: "cpu", "cuda",
-            "cuda:N"; dtype: the element type, if another is wanted.
+            "cuda:N", "cuda-emulated" (None: where the data is); dtype: the element type, if another is
+            wanted.
     Raises: DTypeError if a gradient is asked for integers; DeviceError if the device cannot be used.
 
     Attributes: data: the array; grad: None or an array of the same shape, dtype and device; op: the Op that
@@ -133,7 +137,7 @@ class Tensor:
 
     @property
     def device(self) -> str:
-        """Where the array lives: "cpu" or "cuda:N"."""
+        """Where the array lives: "cpu", "cuda:N" or "cuda-emulated"."""
         return device_of(self._data)
 
     @property
@@ -181,22 +185,22 @@ class Tensor:
     # Comparisons give plain boolean arrays: there is nothing to differentiate.
 
     def __eq__(self, other: object) -> Any:
-        return self._data == _values(other)
+        return self._data == self._values(other)
 
     def __ne__(self, other: object) -> Any:
-        return self._data != _values(other)
+        return self._data != self._values(other)
 
     def __lt__(self, other: Any) -> Any:
-        return self._data < _values(other)
+        return self._data < self._values(other)
 
     def __le__(self, other: Any) -> Any:
-        return self._data <= _values(other)
+        return self._data <= self._values(other)
 
     def __gt__(self, other: Any) -> Any:
-        return self._data > _values(other)
+        return self._data > self._values(other)
 
     def __ge__(self, other: Any) -> Any:
-        return self._data >= _values(other)
+        return self._data >= self._values(other)
 
     __hash__ = object.__hash__
 
@@ -245,7 +249,8 @@ class Tensor:
                 "backward: nothing to differentiate: this Tensor was computed under no_grad() or from "
                 "inputs without requires_grad=True"
             )
-        run_backward(self, self._cotangent(grad), retain_graph)
+        with on_device_of(self._data):
+            run_backward(self, self._cotangent(grad), retain_graph)
 
     def _cotangent(self, grad: Any) -> Array:
         xp = array_module(self._data)
@@ -294,7 +299,7 @@ class Tensor:
                 "an edit in place of a Tensor that requires gradients cannot be recorded; "
                 "do it under no_grad(), or compute a new Tensor"
             )
-        self._data[_plain_index(index)] = _values(values)
+        self._data[_plain_index(index)] = self._values(values)
         self.bump_version()
 
     def _in_place(self, result: Tensor) -> Tensor:
@@ -407,12 +412,24 @@ class Tensor:
         else:
             # A copy: backward may want the values after the user has changed the array.
             wanted = self.dtype if isinstance(other, (list, tuple)) else None
-            tensor = Tensor._wrap(array_module(self._data).array(other, dtype=wanted))
+            owner = other if is_array(other) and device_of(other) != "cpu" else self._data
+            tensor = Tensor._wrap(array_module(owner).array(other, dtype=wanted))
         return tensor
 
+    def _values(self, other: Any) -> Any:
+        """The values of a Tensor, array, list or number; an array of the CPU is brought to this device.
 
-def _values(other: Any) -> Any:
-    return other.data if isinstance(other, Tensor) else other
+        Raises: DeviceError for values on another device.
+        """
+        values = other.data if isinstance(other, Tensor) else other
+        if not is_array(values) or device_of(values) == self.device:
+            return values
+        if isinstance(other, Tensor) or device_of(values) != "cpu":
+            raise DeviceError(
+                f"values on {device_of(values)} meet a Tensor on {self.device}; move one of them, as in "
+                f"values.to({self.device!r})"
+            )
+        return to_device(values, self.device)
 
 
 def as_tensor(value: Any, like: Tensor | None = None) -> Tensor:
@@ -427,7 +444,7 @@ def _as_new_array(data: Any, dtype: npt.DTypeLike | None) -> Array:
         raise DTypeError("a Tensor needs values, got None")
     if isinstance(data, Tensor):
         data = data.data
-    if hasattr(data, "__cuda_array_interface__"):
+    if is_array(data):
         array = array_module(data).array(data)
     elif hasattr(data, "__array__") or isinstance(data, np.generic):  # Other libraries' arrays, too.
         array = np.array(data)

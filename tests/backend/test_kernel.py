@@ -153,12 +153,20 @@ def signature_of(function: Any) -> list[str]:
     return list(inspect.signature(function).parameters)
 
 
+def takes_anything(function: Any) -> bool:
+    kinds = [parameter.kind for parameter in inspect.signature(function).parameters.values()]
+    return kinds == [inspect.Parameter.VAR_POSITIONAL]
+
+
 KERNELS = dict(all_kernels())
 
 
 @pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)
 def test_all_variants_share_one_signature(kernel: Kernel) -> None:
     signatures = {name: signature_of(function) for name, function in kernel.variants.items()}
+    # What is handed on to a kernel in CUDA C++ as it is (*arrays), the emulator counts there.
+    if "cuda" in kernel.variants and takes_anything(kernel.variants["cuda"]):
+        del signatures["cuda"]
     assert len(set(map(tuple, signatures.values()))) == 1, signatures
     assert list(signatures)[:2] == ["reference", "array"]
 

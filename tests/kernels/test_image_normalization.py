@@ -29,8 +29,8 @@ def normalized(pixels: Any, mean: Any, std: Any, dtype: str, variant: str) -> np
 @pytest.mark.parametrize(("mean", "std"), [([0.5], [0.5]), ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])])
 def test_variants_agree_bit_for_bit(mean: list[float], std: list[float], dtype: str) -> None:
     pixels = pictures(3, 5, 7, len(mean))
-    results = {name: normalized(pixels, mean, std, dtype, name) for name in normalize_images.variants}
-    assert set(results) == {"reference", "array", "numba"}
+    # The one for a GPU: test_cuda_images.py.
+    results = {name: normalized(pixels, mean, std, dtype, name) for name in ("reference", "array", "numba")}
     for name, y in results.items():
         np.testing.assert_array_equal(y, results["reference"], err_msg=name, strict=True)
     exact = (pixels / 255.0 - np.array(mean)) / np.array(std)

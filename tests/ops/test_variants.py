@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,7 +30,9 @@ from minialex.shapes import conv_output_size
 from minialex.tensor import Op, Tensor
 from minialex.testing import grid
 
-VARIANTS = ("reference", "array", "numba")
+VARIANTS = ("reference", "array", "numba", "cuda")
+if shutil.which("g++") is None:  # For the emulator. tests/kernels/ says aloud what is left out.
+    VARIANTS = VARIANTS[:-1]
 NAN, INF = np.nan, np.inf
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,10 @@ CALLS = {
     "adam": (adam, 4, (0.02, 0.3, 0.9, 0.999, 1e-8, 1e-3)),
 }
 
+VARIANTS = {"reference", "array", "numba", "cuda"}
+if shutil.which("g++") is None:  # The emulator compiles CUDA's kernels with it; test_together.py says so.
+    VARIANTS.remove("cuda")
+
 
 def arrays(count: int, size: int, dtype: str) -> list[np.ndarray[Any, Any]]:
     made = [rng.Stream(0, "test", item=i).normal(shape=(size,)).astype(dtype) for i in range(count)]
@@ -34,14 +39,14 @@ def arrays(count: int, size: int, dtype: str) -> list[np.ndarray[Any, Any]]:
 def test_variants_agree_bit_for_bit(name: str, dtype: str) -> None:
     kernel, count, scalars = CALLS[name]
     results = {}
-    for variant in kernel.variants:
+    assert set(kernel.variants) >= VARIANTS
+    for variant in VARIANTS:
         values = arrays(count, 500, dtype)
         with use_variant(variant):
             for _ in range(3):
                 kernel(*values, *scalars)
         assert {str(array.dtype) for array in values} == {dtype}
         results[variant] = values
-    assert set(results) == {"reference", "array", "numba"}
     for variant, values in results.items():
         for got, expected in zip(values, results["reference"], strict=True):
             np.testing.assert_array_equal(got, expected, err_msg=variant, strict=True)
@@ -50,6 +55,6 @@ def test_variants_agree_bit_for_bit(name: str, dtype: str) -> None:
 
 
 def test_nothing_to_update() -> None:
-    for variant in sgd_torch.variants:
+    for variant in VARIANTS:
         with use_variant(variant):
             sgd_torch(*(np.empty(0, np.float32) for _ in range(3)), *SGD, False)
