@@ -40,6 +40,7 @@ class SmallNet(nn.Module):
     channels = 3
 
     def __init__(self, num_classes: int) -> None:
+        self.num_classes = num_classes
         self.features = nn.Sequential(nn.Conv2d(3, 6, 5, stride=2), nn.ReLU(), nn.MaxPool2d(2))
         self.classifier = nn.Sequential(
             nn.Flatten(), nn.Dropout(0.5), nn.Linear(54, 24), nn.ReLU(), nn.Linear(24, num_classes)

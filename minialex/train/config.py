@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from minialex.backend import PRECISIONS
 from minialex.data import parse_bytes
 from minialex.errors import CheckpointError, UsageError
 from minialex.train.schedule import ScheduleSpec
@@ -32,7 +33,9 @@ class TrainConfig:
     Args:
         data: a folder with one folder of pictures a class, "drawn", or None for the flowers.
         model: a name that `models.build` knows.
-        device: "cpu", "cuda", "cuda:N", or "auto": the first GPU if one can be used, else the CPU.
+        device: "cpu", "cuda", "cuda:N", or "auto": the first GPU if one can be used, else the CPU;
+            "cuda-emulated" runs the GPU's kernels on the CPU, hundreds of times slower.
+        precision: of matrix products on a GPU: "fp32", "tf32" or "bf16"; weights and sums are float32.
         epochs: passes over the training pictures.
         batch_size: pictures in a batch.
         optimizer: "adam" or "sgd". lr, weight_decay, momentum: None takes the optimiser's recipe.
@@ -41,16 +44,19 @@ class TrainConfig:
         accumulate: batches whose gradients are averaged, picture by picture, into one step.
         clip_norm: longest gradient over all weights, or None for no limit.
         augment: whether training pictures are cropped and flipped at random.
-        crop_scale: the smallest part of a training picture's area that a crop takes.
+        crops: "scaled" takes parts of any size and scales them to the network's; "fixed" takes parts of the
+            network's size out of pictures that are a seventh larger, as in the 2012 paper.
+        crop_scale: for "scaled", the smallest part of a training picture's area that a crop takes.
         seed: decides the weights at the start, the split, the order, the crops and the dropout.
         split: percentages "train/validation/test", or "train/validation".
         limit: pictures to use in all, as many of each class as its share; None for all.
         workers: processes that load pictures; 0 loads them in the trainer's own threads, between the steps;
             None takes 0 for the CPU, and for a GPU the number of cores.
         cache: where decoded pictures are kept for the next epoch: "none", "memory", which is the trainer's
-            own and so without workers, or "disk", in the folder of caches; None takes memory without workers
-            and disk with them. cache_budget: the most that they may take, such as "500MB"; None takes 2 GB,
-            and of the memory at most a quarter of what is available.
+            own and so without workers, "disk", in the folder of caches, or "device", the GPU's memory, where
+            they are cropped and flipped too (without augmentation or with crops "fixed"); None takes memory
+            without workers and disk with them. cache_budget: the most that they may take, such as "500MB";
+            None takes 2 GB, and of the memory at most a quarter of what is available; 4 GB of a device's.
         save_every: steps between two savings; None saves once a minute. Every epoch is saved anyway.
         out: the run's folder; None makes runs/MODEL-1, -2, ...
         resume: a run's folder, or the checkpoint in it, to go on from.
@@ -63,6 +69,7 @@ class TrainConfig:
     data: str | None = None
     model: str = "flowers"
     device: str = "auto"
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     epochs: int = 10
     batch_size: int = 32
     optimizer: Literal["adam", "sgd"] = "adam"
@@ -73,12 +80,13 @@ class TrainConfig:
     accumulate: int = 1
     clip_norm: float | None = None
     augment: bool = True
+    crops: Literal["scaled", "fixed"] = "scaled"
     crop_scale: float = 0.08
     seed: int = 0
     split: str = "80/10/10"
     limit: int | None = None
     workers: int | None = None
-    cache: Literal["none", "memory", "disk"] | None = None
+    cache: Literal["none", "memory", "disk", "device"] | None = None
     cache_budget: str | None = None
     save_every: int | None = None
     out: str | None = None
@@ -97,6 +105,10 @@ class TrainConfig:
         self._check_numbers()
         if self.optimizer not in RECIPES:
             raise UsageError(f"--optimizer must be adam or sgd, got {self.optimizer!r}")
+        if self.crops not in ("scaled", "fixed"):
+            raise UsageError(f"--crops must be scaled or fixed, got {self.crops!r}")
+        if self.precision not in PRECISIONS:
+            raise UsageError(f"--precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}")
         if self.on_bad_image not in ("stop", "skip"):
             raise UsageError(f"--on-bad-image must be stop or skip, got {self.on_bad_image!r}")
         self._check_cache()
@@ -108,11 +120,16 @@ class TrainConfig:
         return dataclasses.replace(self, **missing)  # type: ignore[arg-type]
 
     def _check_cache(self) -> None:
-        if self.cache not in (None, "none", "memory", "disk"):
-            raise UsageError(f"--cache must be none, memory or disk, got {self.cache!r}")
-        if self.cache == "memory" and self.workers:
+        if self.cache not in (None, "none", "memory", "disk", "device"):
+            raise UsageError(f"--cache must be none, memory, disk or device, got {self.cache!r}")
+        if self.cache == "device" and self.augment and self.crops == "scaled":
             raise UsageError(
-                f"--cache memory is the trainer's own, and --workers {self.workers} asks for other "
+                "--cache device keeps pictures of one size, which can be cropped and flipped there but not "
+                "scaled; add --crops fixed or --no-augment, or use --cache memory"
+            )
+        if self.cache in ("memory", "device") and self.workers:
+            raise UsageError(
+                f"--cache {self.cache} is the trainer's own, and --workers {self.workers} asks for other "
                 "processes; use --cache disk, which the system keeps in memory for all, or --workers 0"
             )
         if self.cache_budget is not None:
@@ -152,6 +169,8 @@ class TrainConfig:
     def from_dict(cls, values: dict[str, Any]) -> TrainConfig:
         """The options kept in a checkpoint. Raises: CheckpointError if it has others than this version."""
         known = {f.name for f in dataclasses.fields(cls)} - set(_OF_THE_CALL)
+        # Runs that were begun before there was a choice.
+        values = {"precision": "fp32", "crops": "scaled", **values}
         if set(values) != known:
             raise CheckpointError(
                 f"the run's options {sorted(set(values) ^ known)} are not those of this version of minialex; "

@@ -1,11 +1,12 @@
-"""Which device a run is on: `auto` may fall back to the CPU and says so, `cuda` never does."""
+"""Which device a run is on, and how exactly it computes. `auto` may fall back to the CPU and says so, `cuda`
+never does."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from minialex.backend import parse_device, require_device
-from minialex.errors import DeviceError
+from minialex.errors import DeviceError, UsageError
 
 
 def choose_device(device: str, say: Callable[[str], object] = print) -> str:
@@ -30,3 +31,12 @@ def choose_device(device: str, say: Callable[[str], object] = print) -> str:
         )
         say(f"no GPU can be used ({reason}): using the CPU")
         return require_device("cpu")
+
+
+def check_precision(precision: str, device: str) -> None:
+    """Raises: UsageError for a precision that the device does not compute in."""
+    if device == "cpu" and precision != "fp32":
+        raise UsageError(
+            f"--precision {precision} is for a GPU: the CPU computes in fp32. Leave --precision out, or use "
+            "--device cuda (--device cuda-emulated shows what the rounding does, slowly)"
+        )

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from minialex import ops
-from minialex.backend import to_device, to_numpy
+from minialex.backend import on_device, to_device, to_numpy
 from minialex.tensor import no_grad
-from minialex.train.input_pipeline import input_tensor
+from minialex.train.input_pipeline import ahead, input_tensor
 from minialex.train.metrics import Evaluation, RunningMean
 
 Noted = Callable[[int, RunningMean], object]
@@ -25,8 +25,8 @@ def evaluate(model: Any, batches: Iterable[Any], device: str, noted: Noted | Non
     model.eval()
     mean = RunningMean()
     probabilities, labels, indices = [], [], []
-    with no_grad():
-        for batch in batches:
+    with no_grad(), on_device(device):
+        for batch in ahead(batches, device):
             logits = model(input_tensor(batch, device))
             loss = ops.cross_entropy(logits, to_device(batch.labels, device)).item()
             shares = to_numpy(ops.softmax(logits, axis=-1).data)

@@ -14,16 +14,18 @@ from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
-from minialex.backend import keep_freed_memory
+from minialex.backend import keep_freed_memory, on_device, use_precision
 from minialex.data import Loader
 from minialex.errors import NumericalError
 from minialex.train.checkpoint import Best, Position
 from minialex.train.commands import minialex_command
 from minialex.train.compiling import CompileNotice
 from minialex.train.config import RECIPES, TrainConfig
+from minialex.train.device_pictures import DevicePictures
 from minialex.train.diagnose import Advice, Monitor
 from minialex.train.evaluation import evaluate
 from minialex.train.history import EpochRecord, write_history
+from minialex.train.input_pipeline import ahead
 from minialex.train.interrupt import Interrupted, StopRequest
 from minialex.train.metrics import Evaluation, RunningMean
 from minialex.train.plots import plot_history
@@ -64,7 +66,7 @@ def train(config: TrainConfig, reporter: Reporter | None = None, program: str | 
 
 
 def _go(run: Run, program: str) -> TrainResult:
-    with run.folder, ExitStack() as stack:
+    with run.folder, on_device(run.device), use_precision(run.config.precision), ExitStack() as stack:
         stop = stack.enter_context(StopRequest())
         write_beginnings(run)
         announce(run)
@@ -87,11 +89,11 @@ class Loop:
         self._advice = Advice(usual if lr is None else lr, usual)
         labels = run.parts.dataset.labels[run.parts.split.train]
         self.monitor = Monitor(run.model, labels, self._advice, run.reporter.warn)
-        self._loaders: dict[str, Loader] = {}
+        self._loaders: dict[str, Loader | DevicePictures] = {}
         self._saved_at = self._clock = self._drawn_at = perf_counter()
         self._last_batch: Any = None
 
-    def loader(self, part: str) -> Loader:
+    def loader(self, part: str) -> Loader | DevicePictures:
         """The loader of a part, made at its first use: its workers cost time and memory."""
         if part not in self._loaders:
             self._loaders[part] = self.run.loader(part)
@@ -128,7 +130,7 @@ class Loop:
         run.model.train()
         title = f"epoch {run.position.epoch}/{run.config.epochs}"
         self._clock = perf_counter()
-        batches = loader.epoch(run.position.epoch, start_batch=run.position.batch)
+        batches = ahead(loader.epoch(run.position.epoch, start_batch=run.position.batch), run.device)
         with run.reporter.bar(title, run.position.batch, len(loader)) as bar:
             while run.position.batch < len(loader):
                 count = min(run.config.accumulate, len(loader) - run.position.batch)

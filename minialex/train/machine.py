@@ -26,7 +26,7 @@ def environment(device: str) -> dict[str, Any]:
         "minialex": __version__,
         "python": platform.python_version(),
         **{name: package_version(name) for name in PACKAGES},
-        **({"cupy": _cupy_version()} if device.startswith("cuda") else {}),
+        **({"cupy": _cupy_version()} if device.startswith("cuda:") else {}),
         "system": f"{platform.system()} {platform.machine()}",
         "processor": processor(),
         "threads": num_threads(),

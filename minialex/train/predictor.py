@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from minialex import models, ops
-from minialex.backend import to_numpy
+from minialex.backend import on_device, to_numpy
 from minialex.data.images import load_image, to_rgb
 from minialex.data.transforms import transform_from_config
 from minialex.errors import CheckpointError, UsageError
@@ -89,7 +89,7 @@ class Predictor:
 
     def _probabilities(self, pictures: Sequence[Picture]) -> npt.NDArray[Any]:
         images = np.stack([self.transform(_open(picture)) for picture in pictures])
-        with no_grad():
+        with no_grad(), on_device(self.device):
             return to_numpy(ops.softmax(self.model(Tensor(images, device=self.device)), axis=-1).data)
 
     def _ranked(self, row: npt.NDArray[Any]) -> Prediction:

@@ -8,6 +8,7 @@ from minialex.data.transforms import (
     Compose,
     Greyscale,
     Normalize,
+    RandomCrop,
     RandomHorizontalFlip,
     RandomResizedCrop,
     Resize,
@@ -18,17 +19,23 @@ MEAN = STD = 0.5  # Bytes become numbers from -1 to 1.
 
 
 def training_transform(
-    image_size: int, channels: int, augment: bool = True, crop_scale: float = 0.08
+    image_size: int, channels: int, augment: bool = True, crops: str = "scaled", crop_scale: float = 0.08
 ) -> Transform:
-    """A random part of the picture, scaled to the network's size, flipped half of the time.
+    """A random part of the picture at the network's size, flipped half of the time.
 
-    Args: augment: without it the same as `evaluation_transform`; crop_scale: the smallest part of the
-          picture's area that is taken.
+    Args:   augment: without it the same as `evaluation_transform`; crops: "scaled" takes a part of any size
+            and scales it; "fixed" scales the whole picture to a square that is a seventh larger than the
+            network's images, and takes a part of their size; crop_scale: for "scaled", the smallest part of
+            the picture's area that is taken.
+    Source: "fixed": Krizhevsky, Sutskever, Hinton 2012, section 4.1: parts of 224 out of 256.
     """
     if not augment:
         return evaluation_transform(image_size, channels)
-    crop = RandomResizedCrop(image_size, scale=(crop_scale, 1.0))
-    return Compose([*_colours(channels), crop, RandomHorizontalFlip(), Normalize(MEAN, STD)])
+    steps: list[Transform] = [RandomResizedCrop(image_size, scale=(crop_scale, 1.0))]
+    if crops == "fixed":
+        larger = round(image_size * 8 / 7)
+        steps = [Resize((larger, larger)), RandomCrop(image_size)]
+    return Compose([*_colours(channels), *steps, RandomHorizontalFlip(), Normalize(MEAN, STD)])
 
 
 def evaluation_transform(image_size: int, channels: int) -> Transform:
@@ -41,10 +48,10 @@ def _colours(channels: int) -> list[Transform]:
 
 
 def preprocessing_config(
-    image_size: int, channels: int, augment: bool = True, crop_scale: float = 0.08
+    image_size: int, channels: int, augment: bool = True, crops: str = "scaled", crop_scale: float = 0.08
 ) -> dict[str, Any]:
     """Both transforms as a checkpoint keeps them."""
     return {
-        "training": training_transform(image_size, channels, augment, crop_scale).to_config(),
+        "training": training_transform(image_size, channels, augment, crops, crop_scale).to_config(),
         "evaluation": evaluation_transform(image_size, channels).to_config(),
     }

@@ -57,12 +57,15 @@ class TrainResult:
 def announce(run: Run) -> None:
     """Say what is about to happen: device, data, split, parameters."""
     say = run.reporter.say
-    say(f"device: {run.device} ({device_name(run.device)})")
+    precision = "" if run.config.precision == "fp32" else f", {run.config.precision}"
+    say(f"device: {run.device} ({device_name(run.device)}){precision}")
     say(f"data: {run.parts.description}")
     training, validation, test = run.parts.sizes
     test_text = f"{test:,} to test on" if test else "none to test on"
     say(f"split: {training:,} pictures to train on, {validation:,} to choose the best epoch by, {test_text}")
     say(f"classes: {', '.join(run.parts.dataset.classes)}")
+    if run.config.cache == "device":
+        say(f"keeping the pictures on {run.device}")
     if run.cache is not None:
         say(f"caching decoded pictures: {run.cache!r}")
     say()

@@ -21,10 +21,11 @@ from minialex.train.checkpoint import (
     split_state,
 )
 from minialex.train.config import TrainConfig
-from minialex.train.device import choose_device
+from minialex.train.device import check_precision, choose_device
+from minialex.train.device_pictures import DevicePictures
 from minialex.train.files import atomic_write
 from minialex.train.history import EpochRecord
-from minialex.train.input_pipeline import count_threads, count_workers, open_cache
+from minialex.train.input_pipeline import count_threads, count_workers, on_the_device, open_cache
 from minialex.train.machine import differences, environment
 from minialex.train.metrics import RunningMean
 from minialex.train.preprocessing import preprocessing_config
@@ -102,10 +103,10 @@ class Run:
         """Write the checkpoint `name` into the run's folder. Raises: OutputError, NumericalError."""
         save_checkpoint(self.folder / name, self.checkpoint())
 
-    def loader(self, part: str) -> Loader:
+    def loader(self, part: str) -> Loader | DevicePictures:
         """The pictures of "train" (shuffled, augmented), "validation" or "test"."""
         training = part == "train"
-        return Loader(
+        loader = Loader(
             self.parts.dataset,
             getattr(self.parts.split, part),
             transform_from_config(self.preprocessing["training" if training else "evaluation"]),
@@ -116,6 +117,7 @@ class Run:
             threads=count_threads(),
             cache=self.cache,
         )
+        return on_the_device(loader, self.config, self.device)
 
 
 def prepare(config: TrainConfig, reporter: Reporter) -> Run:
@@ -140,6 +142,7 @@ def _begin(config: TrainConfig, reporter: Reporter) -> Run:
     parse_fractions(config.split)
     check_model(config.model)
     device = choose_device(config.device, reporter.say)
+    check_precision(config.precision, device)
     # What can be refused without a look at thousands of pictures is refused first.
     out = choose_folder(config.out, config.model)
     if config.data is not None and config.data != "drawn":
@@ -150,7 +153,9 @@ def _begin(config: TrainConfig, reporter: Reporter) -> Run:
     config = _with_pictures_found(config, parts)
     model = build_model(config, len(parts.dataset.classes), device)
     optimizer, schedule = build_optimizer(config, model)
-    preprocessing = preprocessing_config(model.image_size, model.channels, config.augment, config.crop_scale)
+    preprocessing = preprocessing_config(
+        model.image_size, model.channels, config.augment, config.crops, config.crop_scale
+    )
     # Made last: a start that fails leaves no folder behind.
     folder = RunFolder.create(config.out, model=config.model, overwrite=config.overwrite)
     try:
@@ -165,6 +170,7 @@ def _begin(config: TrainConfig, reporter: Reporter) -> Run:
 
 def _go_on(config: TrainConfig, path: Path, checkpoint: Checkpoint, reporter: Reporter) -> Run:
     device = choose_device(config.device, reporter.say)
+    check_precision(config.precision, device)
     elsewhere = config.out is not None and Path(config.out).resolve() != path.parent.resolve()
     if elsewhere and config.data is not None and config.data != "drawn":
         refuse_inside_data(Path(str(config.out)), Path(config.data))

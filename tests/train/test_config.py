@@ -32,7 +32,7 @@ from minialex.train.schedule import ScheduleSpec
         ({"seed": -1}, "--seed"),
         ({"on_bad_image": "cry"}, "--on-bad-image"),
         ({"schedule": "stairs"}, "is not one of constant"),
-        ({"cache": "tape"}, "--cache must be none, memory or disk, got 'tape'"),
+        ({"cache": "tape"}, "--cache must be none, memory, disk or device, got 'tape'"),
         ({"cache": "memory", "workers": 2}, "--cache memory is the trainer's own, and --workers 2"),
         ({"cache_budget": "much"}, "--cache-budget 'much' is no number of bytes"),
     ],
