@@ -2,6 +2,7 @@
 #
 #   make flowers      train an AlexNet on drawn flowers; needs no download of pictures
 #   make test         the tests
+#   make test-deep    1,000 drawn geometries for each of convolution, pooling and normalisation; SEED=N repeats
 #   make bench-test   the comparisons with PyTorch (installs PyTorch)
 #   make lint         ruff and mypy
 #   make clean        remove what these made, but no results: runs/ stays
@@ -19,6 +20,8 @@ FLOWERS_OUT ?=
 FLOWERS_RECIPE := --data drawn --batch-size 16 --crop-scale 0.4 --lr 3e-4 --schedule cosine --epochs 11
 FLOWERS_FLAGS ?=
 PYTEST_FLAGS ?=
+# Of the drawn examples: others every day, unless one is given.
+SEED ?= $(shell date +%Y%m%d)
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -26,7 +29,7 @@ BIN := $(VENV)/bin
 UNFINISHED := $(VENV)/unfinished
 READY := $(VENV)/ready $(VENV)/ready-test $(VENV)/ready-bench $(VENV)/ready-dev
 
-.PHONY: help flowers test bench-test lint clean
+.PHONY: help flowers test test-deep bench-test lint clean
 .NOTPARALLEL:
 
 help:
@@ -43,6 +46,11 @@ flowers: $(VENV)/ready
 
 test: $(VENV)/ready-test
 	$(BIN)/python -m pytest tests $(PYTEST_FLAGS)
+
+test-deep: $(VENV)/ready-test
+	@echo "The same examples again: make test-deep SEED=$(SEED)"
+	$(BIN)/python -m pytest tests/deep --hypothesis-profile=deep --hypothesis-seed=$(SEED) --durations=12 \
+	    $(PYTEST_FLAGS)
 
 bench-test: $(VENV)/ready-bench
 	$(BIN)/python -m pytest tests/bench $(PYTEST_FLAGS)

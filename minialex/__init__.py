@@ -4,11 +4,12 @@ import minialex as mx
 from minialex import nn, ops, optim, models
 """
 
-from minialex.backend import DTypeError, empty_cache, use_variant, use_winograd
+from minialex.backend import DTypeError, empty_cache, use_precision, use_variant, use_winograd
 from minialex.errors import (
     CheckpointError,
     DataError,
     DeviceError,
+    KernelError,
     MinialexError,
     NumericalError,
     OutputError,
@@ -27,6 +28,7 @@ __all__ = [
     "DeviceError",
     "GradcheckError",
     "GraphError",
+    "KernelError",
     "MinialexError",
     "NumericalError",
     "Op",
@@ -44,6 +46,7 @@ __all__ = [
     "observe",
     "random_scope",
     "tape",
+    "use_precision",
     "use_variant",
     "use_winograd",
 ]

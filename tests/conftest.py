@@ -7,6 +7,7 @@ import signal
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,8 +23,11 @@ try:
 except ImportError:
     pass  # Test files that use it skip themselves, aloud.
 else:
-    # The same examples every time, on a machine of any speed, and nothing written beside the tests.
-    hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
+    # On a machine of any speed, and nothing written beside the tests.
+    quiet: dict[str, Any] = {"deadline": None, "database": None}
+    # The same examples every time; and more of them, others for every --hypothesis-seed (make test-deep).
+    hypothesis.settings.register_profile("repeatable", **quiet, max_examples=50, derandomize=True)
+    hypothesis.settings.register_profile("deep", **quiet, max_examples=1000, print_blob=True)
     hypothesis.settings.load_profile("repeatable")
 
 

@@ -15,7 +15,6 @@ from PIL import Image
 from safetensors.numpy import save_file
 from typer.testing import CliRunner, Result
 
-from minialex import testing
 from minialex.cli import app, training_script
 from minialex.errors import DataError
 from minialex.models import MODEL_NAMES
@@ -126,15 +125,6 @@ def test_summary(minialex: Run) -> None:
     assert "61,706" in text
     assert "the process, at batch 3" in text
     assert "14,591,685" in minialex("summary", "flowers", "--classes", 5).output
-
-
-def test_gradcheck(minialex: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    few = testing.CASES[:3]
-    everything = testing.run_all_cases
-    monkeypatch.setattr(testing, "run_all_cases", lambda report: everything(report, few))
-    result = minialex("gradcheck")
-    assert result.exit_code == 0, result.output
-    assert "all 3 rows hold" in result.output
 
 
 @pytest.mark.parametrize(
@@ -255,7 +245,7 @@ def test_ctrl_c_before_the_command_has_begun() -> None:
     assert (result.returncode, result.stdout, result.stderr) == (130, "", "\nstopped\n")
 
 
-@pytest.mark.parametrize("command", ["train", "predict", "evaluate", "summary", "profile"])
+@pytest.mark.parametrize("command", ["train", "predict", "evaluate", "summary", "profile", "doctor"])
 def test_help_speaks_no_python(minialex: Run, command: str) -> None:
     text = minialex(command, "--help").output
     assert not re.search(r"[{}]|list\[", text)

@@ -123,6 +123,20 @@ def test_a_wheel_brings_the_command(installed: Path, tmp_path: Path) -> None:
     assert "train" in run(installed, "-I", "-m", "minialex", "--help", cwd=tmp_path)
 
 
+def test_a_wheel_checks_gradients(installed: Path, tmp_path: Path) -> None:
+    command = installed.parent / "minialex", "gradcheck"
+    variables = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "HOME": str(tmp_path)}
+    assert "rows hold" in run(*command, "index", cwd=tmp_path, **variables)
+    shapes = "conv2d", "--x", "1,2,5,5", "--weight", "2,2,3,3"
+    assert "the gradients are right" in run(*command, *shapes, cwd=tmp_path, **variables)
+    assert "mutation score 100 %" in run(*command, "div", "--mutate", cwd=tmp_path, **variables)
+    assert "What is it?" in run(*command, "--lesson", "2", cwd=tmp_path, **variables)
+    (tmp_path / "homework.py").write_text("def square(x):\n    return x * x\n")
+    function = "--function", "homework.py:square", "--x", "3", "--plot", "square.png"
+    assert "the gradients are right" in run(*command, *function, cwd=tmp_path, **variables)
+    assert (tmp_path / "square.png").exists()
+
+
 def test_a_wheel_holds_the_package_and_the_kernels_alone(wheel: Path) -> None:
     files = [path for path in (CHECKOUT / "minialex").rglob("*") if path.is_file()]
     package = {path.relative_to(CHECKOUT).as_posix() for path in files if path.parent.name != "__pycache__"}

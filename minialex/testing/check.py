@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from minialex.backend import Array, VariantError, use_variant
+from minialex.backend import Array, VariantError, to_device, to_numpy, use_variant
 from minialex.errors import NumericalError
-from minialex.gradient_check import GradcheckError, compare_gradients, gradcheck
+from minialex.gradient_check import GradcheckError, Report, examine
+from minialex.ops import MaxPool2dOp, ReluMaxPool2dOp, ReluOp
 from minialex.rng import Stream
 from minialex.shapes import ShapeError, numel
 from minialex.tensor import IndexOp, Op, Tensor
@@ -30,10 +31,23 @@ GRADIENT_ATOL, GRADIENT_RTOL = 1e-7, 1e-5
 RELATIVE_NORM = 1e-6
 FORWARD_FLOAT64, FORWARD_FLOAT32 = 1e-12, 2e-5
 VARIANTS = ("reference", "array", "numba")
+# What decides between equal values. With a normalisation before it, rounding would.
+TIE_OPS = (MaxPool2dOp, ReluMaxPool2dOp, ReluOp)
+
+
+# Raises CheckError, or gives the relative error of a gradient, or nothing.
+Check: TypeAlias = Callable[[Case], float | None]
 
 
 class CheckError(NumericalError):
-    """A row for which an op does not do what it must."""
+    """A row for which an op does not do what it must.
+
+    Attributes: report: of a wrong gradient, its Report; None for anything else.
+    """
+
+    def __init__(self, message: str, report: Report | None = None) -> None:
+        super().__init__(message)
+        self.report = report
 
 
 @dataclass(frozen=True)
@@ -56,25 +70,29 @@ def check_op(
     inputs: Sequence[Array] = (),
     params: dict[str, Any] | None = None,
     reference: Reference | None = None,
+    *,
+    checks: Sequence[Check] | None = None,
 ) -> Result:
     """Check one op on one row: shapes, forward, every kernel variant, gradients, cost, and good manners.
 
     Args:   subject: a Case; or an Op class, and then inputs: float64 (and integer) arrays without ties and
             kinks, params: for its __init__, reference: loops that take the inputs and the params (None: the
-            forward pass and the cost are not compared).
+            forward pass and the cost are not compared); checks: some of CHECKS, or variations of them;
+            None for all.
     Returns: the Result of a row that passed.
     Raises: CheckError, naming the row and what does not hold.
     """
     case = subject if isinstance(subject, Case) else Case(subject, tuple(inputs), params or {}, reference)
     started = perf_counter()
     relative_error = 0.0
-    for check in CHECKS:
+    for check in CHECKS if checks is None else checks:
+        where = f"{case.label}\n  {check.__name__}"
         try:
             relative_error = check(case) or relative_error
         except CheckError as error:
-            raise CheckError(f"{case.label}\n  {check.__name__}: {error}") from error
+            raise CheckError(f"{where}: {error}", error.report) from error
         except Exception as error:  # Whatever the op raises on a good row is the op's failure.
-            raise CheckError(f"{case.label}\n  {check.__name__}: {type(error).__name__}: {error}") from error
+            raise CheckError(f"{where}: {type(error).__name__}: {error}") from error
     return Result(case.op.name, case.label, relative_error, perf_counter() - started)
 
 
@@ -129,12 +147,18 @@ def _cotangent(shape: tuple[int, ...], dtype: Any = np.float64) -> Array:
     return np.asarray(Stream(1, "test").normal(shape=(*shape, 1)))[..., 0].astype(dtype)
 
 
-def _run(case: Case, arrays: Sequence[Array] | None = None, needs: Sequence[int] | None = None) -> Run:
+def _run(
+    case: Case,
+    arrays: Sequence[Array] | None = None,
+    needs: Sequence[int] | None = None,
+    device: str = "cpu",
+) -> Run:
     """The op on these arrays (None: the row's own); gradients are asked of inputs `needs` (None: all)."""
     arrays = [a.copy() for a in case.inputs] if arrays is None else arrays
     asked = _floating(case) if needs is None else needs
     # The very arrays, without a copy: an op that writes into its inputs must be caught.
-    leaves = [Tensor._wrap(array, requires_grad=i in asked) for i, array in enumerate(arrays)]
+    placed = [to_device(array, device) for array in arrays]
+    leaves = [Tensor._wrap(array, requires_grad=i in asked) for i, array in enumerate(placed)]
     y = case.make()(*leaves)
     dy = _cotangent(y.shape, y.dtype)
     kept = dy.copy()
@@ -142,7 +166,8 @@ def _run(case: Case, arrays: Sequence[Array] | None = None, needs: Sequence[int]
         y.backward(dy)
     if not _equal(dy, kept):
         raise CheckError("backward wrote into its dy")
-    return Run(y.numpy(), [leaf.grad for leaf in leaves], dy)
+    gradients = [None if leaf.grad is None else to_numpy(leaf.grad) for leaf in leaves]
+    return Run(y.numpy(), gradients, dy)
 
 
 def _equal(a: Array | None, b: Array | None) -> bool:
@@ -187,23 +212,38 @@ def shapes(case: Case) -> None:
         raise CheckError(f"shapes {bad} must raise ShapeError, got {answer}")
 
 
-def forward(case: Case) -> None:
-    """Forward agrees with the plain loops, in float64 and in float32, and float32 stays float32."""
+def forward(case: Case, *, device: str = "cpu") -> None:
+    """Forward agrees with the plain loops, in float64 and in float32, and float32 stays float32.
+
+    Args: device: where the op sees its inputs.
+    """
     if case.reference is None:
         return
-    _require_close("the output", _run(case).y, case.expected(*case.inputs), FORWARD_FLOAT64)
+    wanted = case.expected(*case.inputs)
+    _require_close("the output", _run(case, device=device).y, wanted, FORWARD_FLOAT64)
     narrow = [a.astype(np.float32) if a.dtype.kind == "f" else a for a in case.inputs]
     wide = [a.astype(np.float64) if a.dtype.kind == "f" else a for a in narrow]
-    run = _run(case, narrow)
+    run = _run(case, narrow, device=device)
     for array in (run.y, *run.gradients):
         if array is not None and array.dtype != np.float32:
             raise CheckError(f"an output or a gradient is {array.dtype} for float32 inputs")
     _require_close("the float32 output", run.y, case.expected(*wide), FORWARD_FLOAT32)
 
 
-def gradients(case: Case) -> float:
+def gradients(
+    case: Case,
+    *,
+    eps: float = 1e-6,
+    atol: float = GRADIENT_ATOL,
+    rtol: float = GRADIENT_RTOL,
+    norm: float = RELATIVE_NORM,
+    seed: int = 0,
+    device: str = "cpu",
+) -> float:
     """Backward gives the derivatives of forward, by central differences with a random cotangent.
 
+    Args:    eps, atol, rtol, seed: as gradcheck; norm: the relative error allowed to an input's gradient, in
+             norm; device: where the op sees its inputs.
     Returns: the worst relative error, in norm, of an input's gradient; 0 if no input has one.
     """
     if not _floating(case):
@@ -212,15 +252,18 @@ def gradients(case: Case) -> float:
     def fn(*tensors: Tensor) -> Tensor:
         return case.make()(*tensors)
 
+    inputs = [Tensor(a, requires_grad=a.dtype.kind == "f", device=device) for a in case.inputs]
     try:
-        comparisons = compare_gradients(fn, list(case.inputs))
-        if any(c.wrong(GRADIENT_ATOL, GRADIENT_RTOL).any() for c in comparisons):
-            gradcheck(fn, list(case.inputs), atol=GRADIENT_ATOL, rtol=GRADIENT_RTOL)  # For its report.
+        report = examine(fn, inputs, eps=eps, atol=atol, rtol=rtol, seed=seed, max_elements=None)
     except GradcheckError as error:
         raise CheckError(str(error)) from error
+    # Rows have neither kinks nor ties: what the report would excuse elsewhere is wrong here.
+    comparisons = [part.comparison for part in report.inputs]
+    if not report.ok or any(c.wrong(atol, rtol).any() for c in comparisons):
+        raise CheckError(report.text(), report)
     worst = max(c.relative_error for c in comparisons)
-    if not worst <= RELATIVE_NORM:
-        raise CheckError(f"a gradient is off by {worst:.1e} of its norm, more than {RELATIVE_NORM:.0e}")
+    if not worst <= norm:
+        raise CheckError(f"a gradient is off by {worst:.1e} of its norm, more than {norm:.0e}", report)
     return worst
 
 
@@ -239,6 +282,22 @@ def variants(case: Case) -> None:
             _require_close(f"the output ({label})", run.y, usual.y, tolerance)
             for i, (got, wanted) in enumerate(zip(run.gradients, usual.gradients, strict=True)):
                 _require_close(f"the gradient of input {i} ({label})", got, wanted, tolerance)
+
+
+def ties(case: Case) -> None:
+    """Of equal pixels the first wins, and where x is 0 ReLU stops the gradient, whatever the variant.
+
+    Differences cannot tell: there is no derivative. So the variants are held against the plain loops.
+    """
+    if case.op not in TIE_OPS:
+        return
+    arrays = [np.trunc(a) for a in case.inputs]
+    usual = _run(case, arrays)
+    for variant in VARIANTS:
+        with use_variant(variant):
+            run = _run(case, arrays)
+        _require_close(f"the output ({variant}, with ties)", run.y, usual.y, 0.0)
+        _require_close(f"the gradient ({variant}, with ties)", run.gradients[0], usual.gradients[0], 1e-12)
 
 
 def needs(case: Case) -> None:
@@ -331,11 +390,12 @@ def _elements_moved(case: Case) -> int:
     return sum(map(numel, shapes_in)) + output
 
 
-CHECKS: tuple[Callable[[Case], float | None], ...] = (
+CHECKS: tuple[Check, ...] = (
     shapes,
     forward,
     variants,
     gradients,
+    ties,
     needs,
     manners,
     layouts,

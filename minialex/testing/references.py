@@ -340,7 +340,7 @@ def relu_lrn_max_pool2d(
     x: Array, size: int, alpha: float, beta: float, k: float, *, dialect: str, **geometry: Any
 ) -> Array:
     """One after another. The zeros that ReLU leaves go on counting, if the elements of x do."""
-    first = x.reshape(-1)[0]
+    first = x.flat[0] if x.size else None
     zero = Counted(0.0, first.tally) if isinstance(first, Counted) else 0.0
     rectified = empty(x.shape, x)
     for place in np.ndindex(x.shape):
@@ -416,13 +416,13 @@ def _positions_of_window(
 ) -> int:
     """Windows along an axis, counted one by one.
 
-    With ceil_mode one more, if the last whole window leaves pixels over and it starts before the far padding.
+    With ceil_mode one more, if it hangs over the end by less than a stride and starts before the far padding.
     """
     length = size + pads[0] + pads[1]
     count = 0
     while count * stride + window <= length:
         count += 1
-    left_over = count == 0 or (count - 1) * stride + window < length
-    if ceil_mode and left_over and count * stride < size + pads[0]:
+    overhang = count * stride + window - length
+    if ceil_mode and overhang < stride and count * stride < size + pads[0]:
         count += 1
     return count

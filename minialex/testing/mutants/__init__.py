@@ -7,7 +7,17 @@ Each is a mistake that people make. A mutant replaces one attribute of a class, 
 nothing else; what was there is put back when the block ends.
 """
 
-from minialex.testing.mutants import arithmetic, fused, manners, networks, pictures
+from minialex.testing.mutants import arithmetic, fused, manners, networks, optimisers, pictures, windows
 from minialex.testing.mutants.planting import MUTANTS, Mutant
 
-__all__ = ["MUTANTS", "Mutant", "arithmetic", "fused", "manners", "networks", "pictures"]
+__all__ = [
+    "MUTANTS",
+    "Mutant",
+    "arithmetic",
+    "fused",
+    "manners",
+    "networks",
+    "optimisers",
+    "pictures",
+    "windows",
+]

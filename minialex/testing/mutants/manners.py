@@ -29,7 +29,7 @@ def _linear_promotes(right: Any, op: Op, *arrays: Array) -> Array:
     return right(op, *(a.astype(np.float64) for a in arrays))
 
 
-@wrong_method(TanhOp, "forward", "tanh works in float32 where float64 was asked")
+@wrong_method(TanhOp, "forward", "tanh works in float32 where float64 was asked", "float32")
 def _tanh_rounds(right: Any, op: Op, x: Array) -> Array:
     return right(op, x.astype(np.float32).astype(x.dtype))
 

@@ -1,4 +1,4 @@
-"""Bugs in convolution, pooling and local response normalisation."""
+"""Bugs in convolution."""
 
 from __future__ import annotations
 
@@ -7,26 +7,20 @@ from typing import Any
 import numpy as np
 
 from minialex.backend import Array
-from minialex.kernels import average_pooling, convolution, im2col, max_pooling
-from minialex.kernels import local_response_norm as lrn_kernels
-from minialex.ops import (
-    AdaptiveAvgPool2dOp,
-    AvgPool2dOp,
-    Conv2dOp,
-    Conv2dReluOp,
-    LocalResponseNormOp,
-    MaxPool2dOp,
-)
+from minialex.kernels import convolution, im2col
+from minialex.ops import Conv2dOp, Conv2dReluOp
 from minialex.tensor import Gradients, Op
 from minialex.testing.mutants.planting import wrong_kernel, wrong_method
 
 
-@wrong_kernel(Conv2dOp, convolution.conv2d_backward, "conv2d's dx with the kernel flipped")
+@wrong_kernel(Conv2dOp, convolution.conv2d_backward, "conv2d's dx with the kernel flipped", "flipped")
 def _flipped(right: Any, dy: Array, x: Array, weight: Array, *rest: Any) -> None:
     right(dy, x, weight[:, :, ::-1, ::-1], *rest)
 
 
-@wrong_kernel(Conv2dOp, convolution.conv2d_backward, "conv2d's dweight with height and width swapped")
+@wrong_kernel(
+    Conv2dOp, convolution.conv2d_backward, "conv2d's dweight with height and width swapped", "swapped axes"
+)
 def _swapped(
     right: Any, dy: Array, x: Array, weight: Array, mask: Any, dx: Any, dweight: Any, *rest: Any
 ) -> None:
@@ -35,30 +29,32 @@ def _swapped(
         dweight[...] = dweight.swapaxes(2, 3).reshape(dweight.shape)
 
 
-@wrong_kernel(Conv2dOp, convolution.conv2d_backward, "conv2d's gradients with the padding off by one")
+@wrong_kernel(
+    Conv2dOp, convolution.conv2d_backward, "conv2d's gradients with the padding off by one", "shifted"
+)
 def _padding_off(right: Any, *args: Any) -> None:
     (top, bottom), horizontal = args[8]
     right(*args[:8], ((top + 1, bottom), horizontal), *args[9:])
 
 
-@wrong_kernel(Conv2dReluOp, convolution.conv2d_backward, "conv2d_relu's gradient ignores the ReLU")
+@wrong_kernel(Conv2dReluOp, convolution.conv2d_backward, "conv2d_relu's gradient ignores the ReLU", "mask")
 def _no_mask(right: Any, dy: Array, x: Array, weight: Array, mask: Any, *rest: Any) -> None:
     right(dy, x, weight, None, *rest)
 
 
-@wrong_kernel(Conv2dOp, convolution.conv2d_forward, "conv2d with the padding's sides swapped")
+@wrong_kernel(Conv2dOp, convolution.conv2d_forward, "conv2d with the padding's sides swapped", "shifted")
 def _sides_swapped(
     right: Any, x: Array, weight: Array, bias: Any, y: Array, stride: Any, padding: Any, *rest: Any
 ) -> None:
     right(x, weight, bias, y, stride, (padding[0][::-1], padding[1][::-1]), *rest)
 
 
-@wrong_kernel(Conv2dOp, convolution.conv2d_backward, "conv2d's gradients ignore the dilation")
+@wrong_kernel(Conv2dOp, convolution.conv2d_backward, "conv2d's gradients ignore the dilation", "window")
 def _no_dilation(right: Any, *args: Any) -> None:
     right(*args[:9], (1, 1), args[10])
 
 
-@wrong_kernel(Conv2dOp, im2col.col2im, "col2im assigns where overlapping windows must add up")
+@wrong_kernel(Conv2dOp, im2col.col2im, "col2im assigns where overlapping windows must add up", "overlap")
 def _col2im_assigns(
     right: Any, columns: Array, dx: Array, stride: Any, padding: Any, dilation: Any, first_row: int
 ) -> None:
@@ -70,96 +66,96 @@ def _col2im_assigns(
             dx[:, :, row, col] = columns[:, :, i, j, p, q]
 
 
-@wrong_method(Conv2dOp, "backward", "conv2d's bias gradient summed over the images alone")
+@wrong_method(
+    Conv2dOp, "backward", "conv2d's bias gradient summed over the images alone", "missing broadcast sum"
+)
 def _bias_axes(right: Any, op: Op, dy: Array) -> Gradients:
     dx, dweight, *dbias = right(op, dy)
     return dx, dweight, *(None if d is None else dy[:, :, 0, 0].sum(axis=0) for d in dbias)
 
 
-@wrong_kernel(MaxPool2dOp, max_pooling.max_pool2d_backward, "max_pool2d assigns where windows overlap")
-def _pool_assigns(
-    right: Any, dy: Array, argmax: Array, dx: Array, kernel_size: Any, stride: Any, padding: Any
-) -> None:
-    dx[...] = 0
-    for n, c, p, q in np.ndindex(dy.shape):
-        i, j = divmod(int(argmax[n, c, p, q]), kernel_size[1])
-        dx[n, c, p * stride[0] - padding[0][0] + i, q * stride[1] - padding[1][0] + j] = dy[n, c, p, q]
+@wrong_kernel(
+    Conv2dOp,
+    convolution.conv2d_backward,
+    "conv2d's dx with the kernel flipped from left to right",
+    "flipped",
+)
+def _flipped_width(right: Any, dy: Array, x: Array, weight: Array, *rest: Any) -> None:
+    right(dy, x, weight[:, :, :, ::-1], *rest)
 
 
-@wrong_kernel(MaxPool2dOp, max_pooling.max_pool2d_forward, "max_pool2d pads with zeros")
-def _zero_padding(
-    right: Any, x: Array, y: Array, argmax: Array, kernel_size: Any, stride: Any, padding: Any, *rest: Any
-) -> None:
-    right(x, y, argmax, kernel_size, stride, padding, *rest)
-    if any(sum(sides) for sides in padding):
-        y[...] = np.maximum(y, 0)
-
-
-@wrong_kernel(MaxPool2dOp, max_pooling.max_pool2d_forward, "max_pool2d keeps the winner of the window before")
-def _stale_argmax(right: Any, x: Array, y: Array, argmax: Array, *rest: Any) -> None:
-    right(x, y, argmax, *rest)
-    argmax[...] = np.roll(argmax, 1, axis=3)
-
-
-@wrong_kernel(MaxPool2dOp, max_pooling.max_pool2d_forward, "max_pool2d keeps winners in a byte for 289 cells")
-def _narrow_argmax(right: Any, x: Array, y: Array, argmax: Array, *rest: Any) -> None:
-    right(x, y, argmax, *rest)
-    argmax[...] = argmax.astype(np.uint8)
-
-
-@wrong_kernel(AvgPool2dOp, average_pooling.average_pool_backward, "avg_pool2d does not divide the gradient")
-def _average_undivided(right: Any, dy: Array, dx: Array, rows: Array, cols: Array) -> None:
-    ones = [np.concatenate([b[:, :2], np.ones_like(b[:, 2:])], axis=1) for b in (rows, cols)]
-    right(dy, dx, *ones)
-
-
-@wrong_method(AvgPool2dOp, "bounds", "avg_pool2d always counts the padding")
-def _counts_padding(right: Any, op: Op, x: Any, count_include_pad: bool) -> Any:
-    return right(op, x, True)
-
-
-@wrong_method(AdaptiveAvgPool2dOp, "_bounds", "adaptive_avg_pool2d's bins do not overlap")
-def _bins_apart(right: Any, op: Any, x: Any) -> Any:
-    """Where a bin ends is rounded down instead of up."""
-    axes = []
-    for size, bins in zip(x[2:], op.output_size, strict=True):
-        starts = [size * p // bins for p in range(bins)]
-        stops = [max(size * (p + 1) // bins, starts[p] + 1) for p in range(bins)]
-        axes.append([(start, stop, stop - start) for start, stop in zip(starts, stops, strict=True)])
-    return tuple(axes)
-
-
-@wrong_method(AdaptiveAvgPool2dOp, "backward", "adaptive_avg_pool2d divides by the mean bin, not by each")
-def _mean_bin(right: Any, op: Any, dy: Array) -> Gradients:
-    rows, cols = (np.asarray(b, dtype=np.int64) for b in op._bounds(op.input_shapes[0]))
-    cells = rows[:, None, 2] * cols[None, :, 2]
-    (dx,) = right(op, (dy * (cells / cells.mean())).astype(dy.dtype))
-    return (dx,)
-
-
-@wrong_kernel(LocalResponseNormOp, lrn_kernels.lrn_backward, "lrn without its cross term")
-def _lrn_diagonal(
-    right: Any, dy: Array, x: Array, dx: Array, lower: int, upper: int, *numbers: float
-) -> None:
-    y = np.empty_like(x)
-    lrn_kernels.lrn_reference(x, y, lower, upper, *numbers)
-    dx[...] = dy * y / x
+@wrong_kernel(Conv2dOp, convolution.conv2d_backward, "conv2d's groups are off by one in dx", "shifted")
+def _group_off(right: Any, *args: Any) -> None:
+    right(*args)
+    dx, groups = args[4], args[10]
+    if dx is not None and groups > 1:
+        dx[...] = np.roll(dx, dx.shape[1] // groups, axis=1)
 
 
 @wrong_kernel(
-    LocalResponseNormOp, lrn_kernels.lrn_backward, "lrn sums the same window back, not the mirrored one"
+    Conv2dOp,
+    convolution.conv2d_backward,
+    "conv2d's dx has the channels in reverse, BGR for RGB",
+    "flipped",
 )
-def _lrn_mirror(right: Any, dy: Array, x: Array, dx: Array, lower: int, upper: int, *numbers: float) -> None:
-    right(dy, x, dx, upper, lower, *numbers)
+def _channels_reversed(right: Any, *args: Any) -> None:
+    right(*args)
+    if args[4] is not None:
+        args[4][...] = args[4][:, ::-1].copy()
 
 
-@wrong_method(LocalResponseNormOp, "__init__", "lrn always divides alpha by size")
-def _alpha_divided(
-    right: Any, op: Any, size: int, alpha: float, *args: float, dialect: str, **rest: Any
-) -> None:
-    right(op, size, alpha / size if dialect == "paper" else alpha, *args, dialect=dialect, **rest)
+@wrong_kernel(Conv2dOp, convolution.conv2d_backward, "conv2d's dweight leaves the last image out", "channel")
+def _last_image(right: Any, dy: Array, *rest: Any) -> None:
+    right(dy, *rest)
+    if rest[4] is not None and len(dy) > 1:
+        part = dy.copy()
+        part[-1] = 0
+        right(part, *rest[:3], None, rest[4], None, *rest[6:])
 
 
-@wrong_kernel(LocalResponseNormOp, lrn_kernels.lrn_forward, "lrn's window is a channel short at the far end")
-def _lrn_short(right: Any, x: Array, y: Array, lower: int, upper: int, *numbers: float) -> None:
-    right(x, y, lower, max(upper - 1, 0), *numbers)
+@wrong_kernel(Conv2dOp, convolution.conv2d_backward, "conv2d's dweight is the images' mean", "factor")
+def _weight_mean(right: Any, dy: Array, *rest: Any) -> None:
+    right(dy, *rest)
+    if rest[4] is not None:
+        rest[4][...] /= len(dy)
+
+
+@wrong_kernel(Conv2dOp, convolution.conv2d_backward, "conv2d's dweight is computed in float32", "float32")
+def _weight_rounds(right: Any, dy: Array, *rest: Any) -> None:
+    right(dy, *rest)
+    if rest[4] is not None:
+        rest[4][...] = rest[4].astype(np.float32)
+
+
+@wrong_kernel(
+    Conv2dOp, convolution.conv2d_backward, "conv2d's dx stops a row and a column too early", "border"
+)
+def _last_row(right: Any, *args: Any) -> None:
+    right(*args)
+    if args[4] is not None:
+        args[4][:, :, -1] = 0
+        args[4][:, :, :, -1] = 0
+
+
+@wrong_kernel(Conv2dOp, convolution.conv2d_backward, "conv2d's gradients ignore the stride", "window")
+def _no_stride(right: Any, *args: Any) -> None:
+    right(*args[:7], (1, 1), *args[8:])
+
+
+@wrong_kernel(Conv2dOp, convolution.conv2d_backward, "conv2d adds the bias gradient twice", "factor")
+def _bias_twice(right: Any, *args: Any) -> None:
+    right(*args)
+    if args[6] is not None:
+        args[6][...] *= 2
+
+
+@wrong_kernel(Conv2dOp, convolution.conv2d_backward, "conv2d's dweight ignores dy", "ignores the cotangent")
+def _weight_ignores_dy(right: Any, dy: Array, *rest: Any) -> None:
+    right(dy, *rest)
+    if rest[4] is not None:
+        right(np.ones_like(dy), *rest[:3], None, rest[4], None, *rest[6:])
+
+
+@wrong_kernel(Conv2dOp, convolution.conv2d_forward, "conv2d's array variant adds no bias", variant="array")
+def _array_without_bias(right: Any, x: Array, weight: Array, bias: Any, *rest: Any) -> None:
+    right(x, weight, None, *rest)

@@ -1,0 +1,36 @@
+"""A pytest plugin, which pytest finds by itself wherever minialex is installed: the fixture `check_op`.
+
+    def test_my_op(check_op):
+        check_op(MyOp, [x, y], {"alpha": 2.0}, reference=my_loops)
+
+It stands outside of `testing`, and imports what the fixture needs when it is asked for: the plugin is loaded
+by every run of pytest in its environment, also by those that have nothing to do with minialex.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+__all__ = ["check_op"]
+
+
+@pytest.fixture
+def check_op() -> Callable[..., Any]:
+    """minialex.testing.check_op, which fails the test with its report alone: the traceback would be that of
+    the checks, and says nothing about the op.
+
+    Args, Returns: as minialex.testing.check_op.
+    """
+    from minialex import testing
+
+    def check(*args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        try:
+            return testing.check_op(*args, **kwargs)
+        except testing.CheckError as error:
+            pytest.fail(str(error), pytrace=False)
+
+    return check
