@@ -38,7 +38,7 @@ ALLOWED = {
     "data": {"rng", "errors", "data"},
     "train": ENGINE | {"data", "train", ""},
     "testing": ENGINE | {"data", "train", "testing", ""},
-    "cli": ENGINE | {"data", "train", "testing", ""},
+    "cli": ENGINE | {"data", "train", "testing", "cli", ""},
     "__main__": {"cli"},
     "pytest_plugin": {"testing", ""},
     "": ENGINE | {"data", "train"},
