@@ -372,6 +372,7 @@ def test_what_a_function_prints_stays_out_of_the_json(gradcheck: Run, homework: 
 
 def test_a_function_by_its_module(gradcheck: Run, homework: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(homework.parent)
+    monkeypatch.delitem(sys.modules, "homework", raising=False)  # Other tests have homework, too.
     result = gradcheck("--function", "homework:swish", "--x", "3")
     assert result.exit_code == 0, result.output
     assert "minialex gradcheck --function homework:swish --x 3 --seed 0" in result.stdout

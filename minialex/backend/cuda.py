@@ -23,9 +23,9 @@ from typing import Any
 
 import numpy as np
 
-from minialex.backend.device import Array
+from minialex.backend.device import Array, device_of
 from minialex.backend.sources import cuda_source_dir
-from minialex.errors import KernelError
+from minialex.errors import DeviceError, KernelError
 
 __all__ = ["CudaKernel", "contiguous", "inlined_source"]
 
@@ -71,7 +71,8 @@ class CudaKernel:
 
         Args:   grid, block: an int, or up to three along x, y and z; an empty grid does nothing.
         Raises: KernelError if the kernel does not compile, or the emulator finds a mistake in it;
-                ValueError for arrays that are not contiguous, TypeError for arguments of other types.
+                ValueError for arrays that are not contiguous, TypeError for arguments of other types,
+                DeviceError for arrays of the CPU and of the emulated device together.
         """
         blocks, threads = _extents(grid), _extents(block)
         if not 1 <= math.prod(threads) <= MOST_THREADS:
@@ -87,12 +88,22 @@ class CudaKernel:
         if isinstance(arrays[0], np.ndarray):
             from minialex.emulator import run
 
+            self._refuse_mixture(arrays)
             run(self.stem, self._path(), name, blocks, threads, values)
         else:
             _launch_on_gpu(self.stem, name, blocks, threads, arrays[0], values)
 
     def _path(self) -> Path:
         return cuda_source_dir() / f"{self.stem}.cu"
+
+    def _refuse_mixture(self, arrays: Sequence[Any]) -> None:
+        """As on a GPU, which cannot see the CPU's memory. Raises: DeviceError."""
+        places = {device_of(array) for array in arrays}
+        if len(places) > 1:
+            raise DeviceError(
+                f"{self.entry}: arrays on {' and '.join(sorted(places))}; bring all to one device, as in "
+                "minialex.backend.to_device(array, device)"
+            )
 
     def _argument(self, position: int, value: Any, floating: np.dtype[Any]) -> Any:
         """What is handed over for one argument: an array, a NumPy scalar, None, or a tuple of them."""
@@ -106,10 +117,10 @@ class CudaKernel:
             return np.int64(value)
         if isinstance(value, float):
             return floating.type(value)
-        if not _is_array(value):
+        if not hasattr(value, "flags"):  # A Tensor has none; its array is `data`.
             raise TypeError(
                 f"{self.entry}: argument {position} is a {type(value).__name__}; "
-                "kernels take arrays, numbers and None"
+                "kernels take arrays, such as a Tensor's .data, numbers and None"
             )
         if not value.flags.c_contiguous:
             raise ValueError(

@@ -65,8 +65,8 @@ def require_device(device: str) -> str:
 def _cuda_device_count(device: str) -> int:
     if importlib.util.find_spec("cupy") is None:
         raise DeviceError(
-            f"device {device!r} needs CuPy, which is not installed: pip install cupy-cuda13x "
-            "(or cupy-cuda12x, to match your driver), or use device cpu"
+            f"device {device!r} needs CuPy, which is not installed: pip install 'cupy-cuda13x[ctk]' "
+            "(cupy-cuda12x for an older driver; `minialex doctor` says which), or use device cpu"
         )
     try:
         cupy = importlib.import_module("cupy")
@@ -74,10 +74,13 @@ def _cuda_device_count(device: str) -> int:
     except Exception as error:  # CuPy raises its own kinds, which cannot be named without importing it.
         raise DeviceError(
             f"device {device!r}: CuPy is installed but finds no usable GPU or driver "
-            f"({type(error).__name__}: {error}); run nvidia-smi to see the driver, or use device cpu"
+            f"({type(error).__name__}: {error}); `minialex doctor` says what mends it, or use device cpu"
         ) from error
     if count == 0:
-        raise DeviceError(f"device {device!r}: the driver reports no CUDA device; use device cpu")
+        raise DeviceError(
+            f"device {device!r}: the driver reports no CUDA device; `minialex doctor` says what mends it, or "
+            "use device cpu"
+        )
     return count
 
 

@@ -57,7 +57,7 @@ def _refuse_mixture(name: str, values: Any) -> None:
         if not isinstance(array, EmulatedArray) and array.ndim > 0:
             raise DeviceError(
                 f"{name}: an array of the CPU {array.shape} meets one of device {EMULATED!r}; bring both to "
-                "one device, as in to_device(array, device)"
+                "one device, as in minialex.backend.to_device(array, device)"
             )
 
 

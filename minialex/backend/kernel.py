@@ -226,7 +226,11 @@ class Kernel:
         if forced not in self.variants:
             raise VariantError(f"{self.name} has no variant {forced!r}; it has {', '.join(self.variants)}")
         if forced not in PREFERENCE[kind]:
-            raise VariantError(f"{self.name}: variant {forced!r} does not run on arrays of device {kind!r}")
+            there = ", ".join(variant for variant in PREFERENCE[kind] if variant in self.variants)
+            raise VariantError(
+                f"{self.name}: variant {forced!r} does not run on arrays of device {kind!r}; "
+                f"force one of {there}, or move the arrays with .to(device)"
+            )
         return forced
 
     def _common_device(self, arrays: list[Array]) -> str:

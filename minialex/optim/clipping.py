@@ -7,13 +7,14 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from minialex.backend import Array, array_module, on_device_of
+from minialex.backend import Array, array_module, device_of, on_device_of
 from minialex.tensor import Tensor
 
 __all__ = ["clip_grad_norm_"]
 
-# Elements whose squares are held in float64 at a time.
-CHUNK = 1 << 16
+# Elements whose squares are held in float64 at a time: on the CPU what its cache holds, on a GPU so many
+# that each launch keeps it busy.
+CHUNK, GPU_CHUNK = 1 << 16, 1 << 24
 
 
 def clip_grad_norm_(params: Iterable[Tensor], max_norm: float) -> float:
@@ -30,7 +31,9 @@ def clip_grad_norm_(params: Iterable[Tensor], max_norm: float) -> float:
         raise ValueError(f"clip_grad_norm_: max_norm must be above zero, got {max_norm}")
     tensors = [params] if isinstance(params, Tensor) else list(params)
     grads = [tensor.grad for tensor in tensors if tensor.grad is not None]
-    norm = math.sqrt(sum(_sum_of_squares(grad) for grad in grads))
+    # All sums are begun before the first is waited for, where a GPU works them out.
+    sums = [_sums_of_squares(grad) for grad in grads]
+    norm = math.sqrt(sum(math.fsum(map(float, parts)) for parts in sums))
     # PyTorch's 1e-6 keeps a norm near zero from giving a factor without bounds.
     factor = max_norm / (norm + 1e-6)
     if math.isfinite(norm) and factor < 1.0:
@@ -40,10 +43,11 @@ def clip_grad_norm_(params: Iterable[Tensor], max_norm: float) -> float:
     return norm
 
 
-def _sum_of_squares(grad: Array) -> float:
-    xp = array_module(grad)
-    flat = grad.reshape(-1)
-    parts = (flat[start : start + CHUNK].astype(np.float64) for start in range(0, flat.size, CHUNK))
+def _sums_of_squares(grad: Array) -> list[Array]:
+    """The sum of squares of each chunk, in float64, where the gradient is."""
+    step = CHUNK if device_of(grad) == "cpu" else GPU_CHUNK
     # An infinite or NaN gradient is the caller's news, not a warning's.
     with np.errstate(all="ignore"), on_device_of(grad):
-        return math.fsum(float(xp.sum(part * part)) for part in parts)
+        flat = grad.reshape(-1)
+        parts = (flat[start : start + step].astype(np.float64) for start in range(0, flat.size, step))
+        return [array_module(grad).sum(part * part) for part in parts]

@@ -34,7 +34,7 @@ class TrainConfig:
         data: a folder with one folder of pictures a class, "drawn", or None for the flowers.
         model: a name that `models.build` knows.
         device: "cpu", "cuda", "cuda:N", or "auto": the first GPU if one can be used, else the CPU;
-            "cuda-emulated" runs the GPU's kernels on the CPU, hundreds of times slower.
+            "cuda-emulated" runs the GPU's kernels on the CPU, ten to twenty times slower than the CPU's.
         precision: of matrix products on a GPU: "fp32", "tf32" or "bf16"; weights and sums are float32.
         epochs: passes over the training pictures.
         batch_size: pictures in a batch.

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from minialex.backend import parse_device, require_device
+from minialex.backend import PRECISIONS, parse_device, require_device
 from minialex.errors import DeviceError, UsageError
 
 
@@ -15,13 +15,8 @@ def choose_device(device: str, say: Callable[[str], object] = print) -> str:
     Args:   device: "cpu", "cuda", "cuda:N", "cuda-emulated" or "auto"; say: is told what auto chose.
     Raises: DeviceError if the device cannot be used, saying what is missing.
     """
+    check_device_name(device)
     if device != "auto":
-        try:
-            parse_device(device)
-        except DeviceError as error:  # The engine does not know auto.
-            raise DeviceError(
-                f"unknown device {device!r}: expected 'auto', 'cpu', 'cuda' or 'cuda:N'"
-            ) from error
         return require_device(device)
     try:
         return require_device("cuda")
@@ -33,8 +28,20 @@ def choose_device(device: str, say: Callable[[str], object] = print) -> str:
         return require_device("cpu")
 
 
+def check_device_name(device: str) -> None:
+    """Raises: DeviceError for what is no device's name, nor auto."""
+    if device == "auto":
+        return
+    try:
+        parse_device(device)
+    except DeviceError as error:  # The engine does not know auto.
+        raise DeviceError(str(error).replace("expected ", "expected 'auto', ")) from error
+
+
 def check_precision(precision: str, device: str) -> None:
-    """Raises: UsageError for a precision that the device does not compute in."""
+    """Raises: UsageError for a precision that the device does not compute in, or that there is not."""
+    if precision not in PRECISIONS:
+        raise UsageError(f"unknown precision {precision!r}: expected one of {', '.join(PRECISIONS)}")
     if device == "cpu" and precision != "fp32":
         raise UsageError(
             f"--precision {precision} is for a GPU: the CPU computes in fp32. Leave --precision out, or use "

@@ -107,10 +107,10 @@ class DevicePictures:
             chosen.append((top, left, self._flip is not None and self._flip.flips(stream)))
         return Crops(*(np.array(values) for values in zip(*chosen, strict=True)))
 
-    def _load(self) -> Array:
-        """All pictures, on the device: (M, H, W, C) uint8."""
-        loader, indices = self._loader, self._loader.indices.tolist()
-        shape = loader.recipe.pixels(indices[0]).shape
+    def picture_shape(self) -> tuple[int, ...]:
+        """(H, W, C) of the first picture, as all are kept. Raises: UsageError if there is no room for all."""
+        indices = self._loader.indices
+        shape = self._loader.recipe.pixels(int(indices[0])).shape
         size = len(indices) * int(np.prod(shape))
         if size > self._budget:
             raise UsageError(
@@ -118,6 +118,11 @@ class DevicePictures:
                 f"{in_words(size)}, and --cache-budget allows {in_words(self._budget)}; raise it if the "
                 "device has the memory, or use --cache memory"
             )
+        return shape
+
+    def _load(self) -> Array:
+        """All pictures, on the device: (M, H, W, C) uint8."""
+        shape, indices = self.picture_shape(), self._loader.indices.tolist()
         like = to_device(np.empty(0, np.uint8), self._device)
         with on_device_of(like):
             pixels = empty((len(indices), *shape), like)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import platform
 import shutil
 import subprocess
@@ -20,7 +21,7 @@ from minialex.kernels.max_pooling import max_pool2d_forward
 from minialex.rng import Stream
 from minialex.tensor import Tensor
 from minialex.train.commands import minialex_command, python_command
-from minialex.train.device import choose_device
+from minialex.train.device import check_device_name, choose_device
 from minialex.train.findings import CheckedKernel, Facts, Finding, all_findings, version_text
 from minialex.train.machine import package_version, processor
 from minialex.train.reporter import table
@@ -60,6 +61,7 @@ def examine(device: str) -> Diagnosis:
 
 def gather(device: str) -> Facts:
     """The facts about this machine that concern `device`."""
+    check_device_name(device)
     kind, number = ("cuda", 0) if device == "auto" else parse_device(device)
     cuda = cuda_facts(number) if kind == "cuda" else CudaFacts()
     chosen = _chosen(device)
@@ -71,7 +73,7 @@ def gather(device: str) -> Facts:
         numpy=np.__version__,
         numba=package_version("numba"),
         numba_error=import_error("numba"),
-        compiler=first_line("g++", "--version"),
+        compiler=first_line(os.environ.get("CXX") or "g++", "--version"),
         nvcc=first_line("nvcc", "--version", word="release"),
         driver=first_line("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
         pip=f"{python_command()} -m pip",
@@ -179,7 +181,10 @@ def _versions(facts: Facts) -> list[tuple[str, str]]:
     served = f"serves CUDA {version_text(cuda.driver)}" if cuda.driver else "none"
     rows += [
         ("CuPy", ", ".join(cuda.packages) or cuda.cupy or "none"),
-        ("CUDA of CuPy", version_text(cuda.runtime) if cuda.runtime else "unknown"),
+        (
+            "CUDA of CuPy",
+            version_text(cuda.runtime) if cuda.runtime else "none" if not cuda.packages else "unknown",
+        ),
         ("driver", f"{facts.driver}, {served}" if facts.driver else served),
         ("NVRTC", version_text(cuda.nvrtc) if cuda.nvrtc else "none"),
         (

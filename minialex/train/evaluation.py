@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from minialex import ops
-from minialex.backend import on_device, to_device, to_numpy
+from minialex.backend import on_device, to_numpy
 from minialex.tensor import no_grad
 from minialex.train.input_pipeline import ahead, input_tensor
 from minialex.train.metrics import Evaluation, RunningMean
@@ -28,7 +28,7 @@ def evaluate(model: Any, batches: Iterable[Any], device: str, noted: Noted | Non
     with no_grad(), on_device(device):
         for batch in ahead(batches, device):
             logits = model(input_tensor(batch, device))
-            loss = ops.cross_entropy(logits, to_device(batch.labels, device)).item()
+            loss = ops.cross_entropy(logits, batch.labels).item()
             shares = to_numpy(ops.softmax(logits, axis=-1).data)
             mean.add(loss, int((shares.argmax(axis=1) == batch.labels).sum()), len(batch.labels))
             probabilities.append(np.asarray(shares, dtype=np.float32))

@@ -124,10 +124,15 @@ def _toolkit(facts: Facts) -> str:
 
 
 def no_cupy(facts: Facts) -> Finding | None:
-    """CuPy is not installed."""
-    if facts.cuda.packages or facts.cuda.cupy or "No module named 'cupy'" not in facts.cuda.import_error:
+    """CuPy is not installed. For macOS there is none, and the driver's finding says all."""
+    if not _without_cupy(facts) or facts.system.startswith("Darwin"):
         return None
     return Finding("no CuPy", "CuPy is not installed.", (f"{facts.pip} install {_wheel(facts)}",))
+
+
+def _without_cupy(facts: Facts) -> bool:
+    there = facts.cuda.packages or facts.cuda.cupy
+    return not there and "No module named 'cupy'" in facts.cuda.import_error
 
 
 def two_cupys(facts: Facts) -> Finding | None:
@@ -148,7 +153,7 @@ def two_cupys(facts: Facts) -> Finding | None:
 def broken_import(facts: Facts) -> Finding | None:
     """CuPy is installed, and importing it fails."""
     error = facts.cuda.import_error
-    if not error or no_cupy(facts) is not None:
+    if not error or _without_cupy(facts):
         return None
     if re.search(r"numpy\.dtype size changed|numpy.*ABI|compiled using NumPy|_ARRAY_API|multiarray", error):
         problem = f"CuPy was built for another NumPy than {facts.numpy}: it cannot be imported."
@@ -175,6 +180,8 @@ def no_driver(facts: Facts) -> Finding | None:
         (
             f"On a machine with an NVIDIA GPU: install its driver, {OLDEST_DRIVER[13]} or newer.",
             "In a container: start it with the GPU, as in docker run --gpus all ...",
+            "Without one there is nothing to mend: use --device cpu, or, to try the CUDA kernels slowly, "
+            "--device cuda-emulated.",
         ),
     )
 
@@ -331,8 +338,11 @@ def no_compiler(facts: Facts) -> Finding | None:
         return None
     return Finding(
         "no g++",
-        "The emulator compiles kernels with g++, which is not on PATH.",
-        ("apt-get install g++    # Debian and Ubuntu; dnf install gcc-c++ on Fedora",),
+        "The emulator compiles kernels with g++, or with what CXX names, which is not on PATH.",
+        (
+            "apt-get install g++    # Debian and Ubuntu; dnf install gcc-c++ on Fedora",
+            "unset CXX    # where it names a compiler that is not there",
+        ),
     )
 
 
@@ -371,11 +381,12 @@ def failed(facts: Facts, explained: bool) -> Finding | None:
     return Finding("failed", f"A kernel failed on {facts.chosen}.", fix, "\n".join(errors))
 
 
+# What only matters with a GPU stands below what says that there is none.
 GPU_FINDINGS: tuple[Callable[[Facts], Finding | None], ...] = (
+    no_driver,
     no_cupy,
     two_cupys,
     broken_import,
-    no_driver,
     driver_too_old,
     no_device,
     library_missing,

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from minialex.backend import num_threads, to_device
+from minialex.backend import num_threads, on_device, to_device
 from minialex.version import __version__
 
 # Pillow decodes and resizes the photographs; NumPy brings the matrix products; Numba compiles the kernels.
@@ -26,7 +26,7 @@ def environment(device: str) -> dict[str, Any]:
         "minialex": __version__,
         "python": platform.python_version(),
         **{name: package_version(name) for name in PACKAGES},
-        **({"cupy": _cupy_version()} if device.startswith("cuda:") else {}),
+        **(_cuda_versions(device) if device.startswith("cuda:") else {}),
         "system": f"{platform.system()} {platform.machine()}",
         "processor": processor(),
         "threads": num_threads(),
@@ -50,6 +50,19 @@ def package_version(name: str) -> str:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return "not installed"
+
+
+def _cuda_versions(device: str) -> dict[str, str]:
+    """CuPy, and what it runs here: cuBLAS decides how products are summed, NVRTC how kernels are compiled.
+
+    Both come in packages of their own, or from a toolkit, and change without CuPy.
+    """
+    with on_device(device):
+        # Looked up, not imported: only the backend imports CuPy.
+        cuda = sys.modules["cupy"].cuda
+        cublas = str(cuda.cublas.getVersion(cuda.device.get_cublas_handle()))
+        nvrtc = ".".join(map(str, cuda.nvrtc.getVersion()))
+    return {"cupy": _cupy_version(), "cublas": cublas, "nvrtc": nvrtc}
 
 
 def _cupy_version() -> str:

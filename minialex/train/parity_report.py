@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from minialex.backend import winograd_enabled
+from minialex.backend import PRECISIONS, winograd_enabled
 from minialex.train.parity import FACTOR, WINOGRAD_FACTOR, Error, Parity, Row, Run
 from minialex.train.reporter import table
 from minialex.train.spans import place_of
@@ -14,7 +14,7 @@ MEANING = """\
 own error: of the op alone, given the device's own inputs, against the same op in float64: relative, in norm,
 and the largest of an element in units of least precision (ulp) of float32 at the array's largest number.
 whole: what has added up since the first layer, against the network in float64; where a pixel wins a pooling
-window by a hair this may be large, and is not judged."""
+window by a hair this may be large, and is not judged. kept: what an op keeps for its backward pass."""
 
 
 def parity_text(parity: Parity) -> str:
@@ -42,6 +42,11 @@ def tolerance_text(parity: Parity) -> str:
         f"or {FACTOR} roundings",
         f"where that is less. Precision of the device's matrix products: {parity.precision}.",
     ]
+    if parity.precision != "fp32":
+        lines.append(
+            f"In matrix products and convolutions there a rounding is 2^-{PRECISIONS[parity.precision]}; "
+            f"elsewhere 2^-{PRECISIONS['fp32']}."
+        )
     if winograd_enabled():
         lines.append(
             "Winograd's algorithm is on, as users run it: a convolution on the CPU may round "

@@ -156,6 +156,7 @@ def _begin(config: TrainConfig, reporter: Reporter) -> Run:
     preprocessing = preprocessing_config(
         model.image_size, model.channels, config.augment, config.crops, config.crop_scale
     )
+    _check_cache(config, device, parts, preprocessing)
     # Made last: a start that fails leaves no folder behind.
     folder = RunFolder.create(config.out, model=config.model, overwrite=config.overwrite)
     try:
@@ -166,6 +167,16 @@ def _begin(config: TrainConfig, reporter: Reporter) -> Run:
         folder.close()
         raise
     return run
+
+
+def _check_cache(config: TrainConfig, device: str, parts: Parts, preprocessing: dict[str, Any]) -> None:
+    """Raises: UsageError if the pictures are to stay on the device, and that is a CPU or they do not fit."""
+    if config.cache == "device":
+        transform = transform_from_config(preprocessing["training"])
+        kept = on_the_device(Loader(parts.dataset, parts.split.train, transform, 1), config, device)
+        assert isinstance(kept, DevicePictures)
+        kept.picture_shape()
+        kept.close()
 
 
 def _go_on(config: TrainConfig, path: Path, checkpoint: Checkpoint, reporter: Reporter) -> Run:

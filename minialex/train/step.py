@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from minialex import ops
-from minialex.backend import array_module, one_blas_thread, to_device
+from minialex.backend import array_module, one_blas_thread, to_numpy
 from minialex.errors import NumericalError
 from minialex.optim import clip_grad_norm_
 from minialex.rng import random_scope
@@ -41,15 +41,16 @@ class Stepper:
                 masks; share: this batch's part of the pictures in the step.
         Raises: NumericalError if the loss is not finite, saying which op in which layer.
         """
-        labels = to_device(batch.labels, self.device)
         with random_scope(self.seed, number):
             logits = self.model(input_tensor(batch, self.device))
-            loss = ops.cross_entropy(logits, labels)
-            value = loss.item()
+            # Labels of the host are checked there: on a GPU the check would wait for the forward pass.
+            loss = ops.cross_entropy(logits, batch.labels)
+            answers = logits.data.argmax(axis=1)
+            # The one place where the host waits: what follows runs beside the next launches.
+            value, right = loss.item(), int((to_numpy(answers) == batch.labels).sum())
             if not math.isfinite(value):
                 self.break_down(f"the loss is {value}", batch, number)
             (loss if share == 1 else loss * share).backward()
-        right = int((logits.data.argmax(axis=1) == labels).sum())
         mean.add(value, right, len(batch.labels))
 
     def update(self, batch: Any, number: int, batches: int = 1) -> None:
@@ -90,7 +91,9 @@ def gradient_norm(model: Any) -> float:
     """
     grads = [p.grad for p in model.parameters() if p.grad is not None]
     with np.errstate(over="ignore", invalid="ignore"), one_blas_thread():
-        quick = math.sqrt(sum(float(array_module(g).vdot(g, g)) for g in grads))
+        # All are begun before the first is waited for, where a GPU works them out.
+        squares = [array_module(g).vdot(g, g) for g in grads]
+        quick = math.sqrt(sum(map(float, squares)))
     return quick if math.isfinite(quick) else math.hypot(*(euclidean(g) for g in grads))
 
 

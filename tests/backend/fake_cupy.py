@@ -146,6 +146,11 @@ class FakeCublas:
 
     def __init__(self) -> None:
         self.calls: list[str] = []
+        self.version = 130100
+
+    def getVersion(self, handle: int) -> int:
+        assert handle == 4711
+        return self.version
 
     def gemmEx(
         self, handle: int, transa: int, transb: int, m: int, n: int, k: int, alpha: int,
@@ -305,6 +310,7 @@ def fake_cupy(compiled: Any = EmulatedModule) -> tuple[ModuleType, FakeCublas]:
     cupy.cuda = SimpleNamespace(
         cublas=cublas,
         device=SimpleNamespace(get_cublas_handle=lambda: 4711),
+        nvrtc=SimpleNamespace(getVersion=lambda: (13, 0)),
         Device=Device,
         Stream=Stream,
         get_current_stream=Stream,

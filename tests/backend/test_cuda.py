@@ -14,7 +14,8 @@ from fake_cupy import CompileException, FakeArray, fake_cupy
 
 from minialex.backend import CudaKernel, contiguous, cuda, cuda_source_dir, to_device
 from minialex.backend.cuda import inlined_source
-from minialex.errors import KernelError
+from minialex.errors import DeviceError, KernelError
+from minialex.tensor import Tensor
 
 Launch = tuple[Any, ...]
 
@@ -114,6 +115,16 @@ def test_a_long_grid_strides(emulated: list[Launch]) -> None:
             r"argument 0 \(3, 2\) is not contiguous",
         ),
         (lambda: KERNEL.launch(1, 1, np.zeros(1), "2"), TypeError, "argument 1 is a str"),
+        (
+            lambda: KERNEL.launch(1, 1, np.zeros(1), Tensor(np.zeros(1))),
+            TypeError,
+            r"argument 1 is a Tensor; kernels take arrays, such as a Tensor's \.data",
+        ),
+        (
+            lambda: KERNEL.launch(1, 1, np.zeros(1), to_device(np.zeros(1), "cuda-emulated")),
+            DeviceError,
+            "arrays on cpu and cuda-emulated; bring all to one device",
+        ),
         (lambda: KERNEL.launch(1, 1, np.zeros(1, int)), TypeError, "at least one argument must be a float32"),
         (lambda: KERNEL.launch(1, 1, np.zeros(1), (1,) * 33), ValueError, "up to 32 entries, got 33"),
     ],

@@ -43,7 +43,9 @@ def test_the_cpu_is_always_there() -> None:
 
 @pytest.mark.skipif(importlib.util.find_spec("cupy") is not None, reason="CuPy is installed")
 def test_without_cupy_the_message_says_how_to_get_it() -> None:
-    with pytest.raises(DeviceError, match=r"pip install cupy-cuda13x.*or use device cpu"):
+    with pytest.raises(
+        DeviceError, match=r"pip install 'cupy-cuda13x\[ctk\]'.*minialex doctor.*or use device cpu"
+    ):
         require_device("cuda")
     with pytest.raises(DeviceError, match="needs CuPy"):
         to_device(np.zeros(2), "cuda:0")

@@ -23,6 +23,7 @@ from minialex.backend import cuda, device_of, to_device, to_numpy, use_precision
 from minialex.models.alexnets import VARIANTS
 from minialex.testing import CASES, Case, grid
 from minialex.train import Reporter, TrainConfig, load, load_checkpoint, train
+from minialex.train.machine import differences, environment
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "kill_and_resume.py"
 
@@ -159,6 +160,13 @@ def test_a_run_and_its_checkpoint(options: dict[str, Any], harness: ModuleType, 
     (answer,) = load(tmp_path / "cuda", "cuda").predict([np.full((20, 20, 3), 90, np.uint8)])
     (other,) = load(tmp_path / "cuda", "cpu").predict([np.full((20, 20, 3), 90, np.uint8)])
     np.testing.assert_allclose(answer.probabilities, other.probabilities, atol=1e-5)
+
+
+def test_another_cublas_may_sum_otherwise(cublas: FakeCublas) -> None:
+    then = environment("cuda:0")
+    assert (then["cublas"], then["nvrtc"]) == ("130100", "13.0")
+    cublas.version = 130200
+    assert differences(then, environment("cuda:0")) == ["cublas 130100 -> 130200"]
 
 
 def test_the_stand_in_is_as_strict_as_cupy() -> None:

@@ -111,7 +111,7 @@ def test_unknown_devices(device: str) -> None:
 @pytest.mark.skipif(importlib.util.find_spec("cupy") is not None, reason="CuPy is installed")
 def test_cuda_without_cupy_is_an_error_and_no_fallback() -> None:
     for make in (lambda: Tensor([1.0], device="cuda"), lambda: Tensor([1.0]).to("cuda:1")):
-        with pytest.raises(DeviceError, match=r"needs CuPy.*pip install cupy-cuda13x"):
+        with pytest.raises(DeviceError, match=r"needs CuPy.*pip install 'cupy-cuda13x\[ctk\]'"):
             make()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -258,6 +259,11 @@ def test_a_run_from_pictures_on_the_device(config: Make, reporter: Any, tmp_path
     [
         ({"cache": "device", "device": "cpu", "augment": False}, "--cache device is for a GPU"),
         ({"cache": "device", "device": EMULATED}, "add --crops fixed or --no-augment"),
+        (
+            {"cache": "device", "device": EMULATED, "augment": False, "cache_budget": "1KB"},
+            r"--cache-budget allows 1\.0 KB",
+        ),
+        ({"precision": "half"}, "--precision must be one of fp32, tf32, bf16"),
         ({"cache": "device", "crops": "fixed", "workers": 2}, "--cache device is the trainer's own"),
         ({"cache": "gpu"}, "--cache must be none, memory, disk or device, got 'gpu'"),
         ({"crops": "random"}, "--crops must be scaled or fixed, got 'random'"),
@@ -266,5 +272,7 @@ def test_a_run_from_pictures_on_the_device(config: Make, reporter: Any, tmp_path
 def test_options_that_make_no_sense(
     options: dict[str, Any], message: str, config: Make, reporter: Any, harness: ModuleType
 ) -> None:
+    asked = config(**{"augment": True, **options})
     with pytest.raises(UsageError, match=message):
-        train(config(**{"augment": True, **options}), reporter)
+        train(asked, reporter)
+    assert not Path(asked.out).exists()  # The same command, mended, must find its folder free.

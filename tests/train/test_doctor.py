@@ -61,8 +61,13 @@ SITUATIONS: dict[str, tuple[Facts, list[str], str]] = {
     ),
     "neither CuPy nor driver": (
         facts(dataclasses.replace(NO_CUPY, driver=0), chosen="cpu"),
-        ["no CuPy", "no driver"],
-        "cupy-cuda13x",
+        ["no driver", "no CuPy"],
+        "580.65.06 or newer",
+    ),
+    "macOS, for which there is neither": (
+        facts(dataclasses.replace(NO_CUPY, driver=0), chosen="cpu", system="Darwin arm64"),
+        ["no driver"],
+        "--device cpu",
     ),
     "two CuPys that happen to work": (
         facts(gpu(packages=("cupy-cuda12x 13.6.0", "cupy-cuda13x 14.2.0"))),
@@ -307,4 +312,4 @@ def test_json(command: Callable[..., Any]) -> None:
 def test_an_unknown_device(command: Callable[..., Any]) -> None:
     result = command("--device", "tpu")
     assert result.exit_code == 5
-    assert "unknown device 'tpu'" in result.stderr
+    assert "unknown device 'tpu': expected 'auto', 'cpu'" in result.stderr

@@ -333,6 +333,9 @@ def test_mistakes(tmp_path: Path) -> None:
     assert run("nowhere").exit_code == 2
     assert "--batch-size must be at least 1" in run("small", "--batch-size", 0).stderr
     assert "unknown precision 'fp8'" in run("small", "--device", "cpu", "--precision", "fp8").stderr
+    refused = run("small", "--device", "cpu", "--precision", "tf32")
+    assert refused.exit_code == 2
+    assert "the CPU computes in fp32" in refused.stderr
     with pytest.raises(UsageError, match="the models are"):
         open_experiment(str(tmp_path / "no.safetensors"))
 
