@@ -31,6 +31,7 @@ def check_op() -> Callable[..., Any]:
         try:
             return testing.check_op(*args, **kwargs)
         except testing.CheckError as error:
-            pytest.fail(str(error), pytrace=False)
+            message = str(error)
+        pytest.fail(message, pytrace=False)  # Out here, so that the CheckError is not told a second time.
 
     return check

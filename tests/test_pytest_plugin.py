@@ -48,6 +48,7 @@ def test_the_fixture_fails_a_wrong_one_with_the_report_and_no_traceback(pytester
     )
     result.stdout.fnmatch_lines(["*likely fault: every element is 1.5 times too small*"])
     result.stdout.no_fnmatch_line("*Traceback*")
+    result.stdout.no_fnmatch_line("*During handling of*")
     result.stdout.no_fnmatch_line("*check.py:*")
 
 

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from minialex.backend import device_of, to_device, to_numpy
 from minialex.backend.precision import round_to_precision
 from minialex.gradient_check.comparison import relative_norm
-from minialex.gradient_check.models import copy_as
+from minialex.gradient_check.model_copies import copy_as, is_model
 from minialex.gradient_check.settings import Float64Array, refuse
 from minialex.gradient_check.tables import table
 from minialex.rng import Stream, random_scope
@@ -138,15 +138,15 @@ class _Run:
     def gradients(self, precision: str) -> dict[str, Float64Array]:
         """The gradient of every floating input and every parameter, by name."""
         dtype = np.dtype("float64" if precision == "float64" else "float32")
-        is_model = callable(getattr(self.subject, "named_parameters", None))
-        subject = copy_as(self.subject, dtype) if is_model else self.subject
+        has_parameters = is_model(self.subject)
+        subject = copy_as(self.subject, dtype) if has_parameters else self.subject
         leaves = {}
         for name, array in zip(self.labels, self.arrays, strict=True):
             floating = array.dtype.kind == "f"
             values = to_device(array.astype(dtype) if floating else array, self.device)
             leaves[name] = Tensor(values, requires_grad=floating)
         inputs = list(leaves.values())
-        leaves |= dict(subject.named_parameters()) if is_model else {}
+        leaves |= dict(subject.named_parameters()) if has_parameters else {}
         if precision == "bf16":
             for leaf in leaves.values():
                 _round(leaf.data)

@@ -13,6 +13,7 @@ from minialex.gradient_check.differences import compare_elements
 from minialex.gradient_check.directions import compare_directions
 from minialex.gradient_check.experiment import Experiment, prepare
 from minialex.gradient_check.judging import judge
+from minialex.gradient_check.model_copies import is_model, model_experiment
 from minialex.gradient_check.report import InputReport, Report
 from minialex.gradient_check.settings import (
     DIRECTIONS,
@@ -46,7 +47,8 @@ def gradcheck(
     half of the input's elements were compared. An element that is right with another eps passes, too.
     Shapes: inputs any; fn(*inputs) any shape with at least one element.
     Args:   fn: takes as many Tensors as there are inputs and gives one Tensor. It is called many times, on
-            float64 copies, each time inside random_scope(seed, 0): dropout always draws the same mask.
+            float64 copies, each time inside random_scope(seed, 0): dropout always draws the same mask. A
+            layer or a model is copied, and its parameters are checked, too; for large ones see check_model.
             inputs: a Tensor or array, or a list of them. Arrays of floating numbers are checked, Tensors if
             they require gradients; integers are passed through. Nobody's arrays or grads are touched.
             eps: the step, in units of the inputs; atol, rtol: the error allowed; raise_exception: False
@@ -134,7 +136,7 @@ def examine_experiment(
 
 def _notes(experiment: Experiment, parts: list[InputReport]) -> tuple[str, ...]:
     """Which operation did it, where there are several."""
-    if all(part.ok for part in parts) or len(experiment.ops) < 2:
+    if not any(part.is_wrong for part in parts) or len(experiment.ops) < 2:
         return ()
     culprit = find_culprit(experiment)
     if culprit is not None:
@@ -165,5 +167,7 @@ def compare_gradients(
 
 
 def _experiment(fn: Function, inputs: Any, settings: Settings, names: Sequence[str] | None) -> Experiment:
+    if is_model(fn):
+        return model_experiment(fn, inputs, names, settings)
     arguments = prepare(inputs, names)
     return Experiment(fn, arguments, settings, [argument.tensor() for argument in arguments])

@@ -84,6 +84,11 @@ class Experiment:
             return same_bits(a, b)
         return bool(np.all(np.abs(a - b) <= tolerance))
 
+    @property
+    def is_whole_model(self) -> bool:
+        """Whether it is check_model's: slow, and its parts tell more about a fault than the whole."""
+        return self.settings.scaled and not self.takes_leaves
+
     def checked(self) -> Iterator[tuple[int, Input]]:
         """(position, argument) of those whose gradients are looked at."""
         return ((i, argument) for i, argument in enumerate(self.arguments) if argument.checked)
@@ -124,7 +129,8 @@ class Experiment:
         except DTypeError as error:
             raise GradcheckError(
                 f"gradcheck: fn does not work on float64 inputs: {error} (gradients are checked in float64; "
-                "arrays and parameters that fn brings along must be float64 too, or be given as inputs)"
+                "arrays and parameters that fn brings along must be float64 too, or be given as inputs; "
+                "a model can stand for fn itself, and is copied in float64)"
             ) from error
         if not isinstance(output, Tensor):
             refuse(f"fn must give one Tensor, got {type(output).__name__}")

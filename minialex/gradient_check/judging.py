@@ -15,7 +15,7 @@ from minialex.gradient_check.evidence import gather_hints
 from minialex.gradient_check.experiment import Experiment
 from minialex.gradient_check.faults import Fault, likely_fault
 from minialex.gradient_check.inside import float32_inside, is_rounded
-from minialex.gradient_check.report import LISTED, MOST_KINKS, DirectionReport, ElementReport, InputReport
+from minialex.gradient_check.report import LISTED, DirectionReport, ElementReport, InputReport
 from minialex.gradient_check.settings import Float64Array
 from minialex.shapes import numel
 
@@ -37,7 +37,7 @@ def judge(
     allowed = comparison.tolerance(settings.atol, settings.rtol)
     elements, smooth = [], np.ones(len(verdicts), dtype=bool)
     # A whole model is slow, and where a direction is wrong its elements need no reasons.
-    hasty = not experiment.takes_leaves and any(d.verdict == "wrong" for d in directions)
+    hasty = experiment.is_whole_model and any(d.verdict == "wrong" for d in directions)
     for row, finding in _findings(experiment, position, comparison, ENOUGH if not hasty else 0):
         verdicts[row], numeric[row], smooth[row] = finding.verdict, finding.numeric, not finding.bent
         elements.append(_element(comparison, row, float(allowed[row]), finding))
@@ -107,7 +107,7 @@ def _element(comparison: Comparison, row: int, allowed: float, finding: Finding)
 def _with_doubts(experiment: Experiment, position: int, report: InputReport) -> InputReport:
     """The report with the problems that no single element shows."""
     problems = []
-    if experiment.takes_leaves and (report.counts["precision"] or report.counts["wrong"]):
+    if not experiment.is_whole_model and (report.counts["precision"] or report.counts["wrong"]):
         culprit = float32_inside(experiment)
         if culprit:  # Then eps is not at fault, although a longer step would hide it.
             verdicts = np.where(report.verdicts == "precision", "wrong", report.verdicts)
@@ -121,12 +121,6 @@ def _with_doubts(experiment: Experiment, position: int, report: InputReport) -> 
             problems.append(f"{culprit} computes in float32 what it gives as float64")
     if not report.counts["wrong"] and is_rounded(experiment.gradients[position]):
         problems.append("every gradient here is a float32 number: backward computes in float32")
-    left_out = int((~report.compared).sum())
-    if left_out > MOST_KINKS * len(report.verdicts):
-        problems.append(
-            f"nothing is proved: {left_out} of {len(report.verdicts)} elements are at a kink or in a tie; "
-            "move the input"
-        )
     return dataclasses.replace(report, problems=tuple(problems))
 
 
@@ -138,7 +132,7 @@ def _fault(
     if rounded is not None:
         return Fault("float32", rounded, 0.95)
     wrong = report.verdicts == "wrong"
-    if not wrong.any() or not experiment.takes_leaves:  # Of a model, the operation at fault tells more.
+    if not wrong.any() or experiment.is_whole_model:  # Of a model, the operation at fault tells more.
         return None
     known = report.compared & smooth if (wrong & smooth).any() else report.compared
     numeric = report.comparison.full(np.where(known, report.numeric, np.nan))

@@ -14,7 +14,7 @@ from minialex.gradient_check.curves import ErrorCurve, error_curves
 from minialex.gradient_check.diagnosis import VERDICTS
 from minialex.gradient_check.experiment import Experiment
 from minialex.gradient_check.faults import Fault
-from minialex.gradient_check.settings import Settings, index_text
+from minialex.gradient_check.settings import ROUNDING, Settings, index_text
 from minialex.gradient_check.tables import curve_line, table
 
 # Failing elements that a report lists, the worst first.
@@ -103,15 +103,32 @@ class InputReport:
         return {verdict: found[verdict] for verdict in VERDICTS}
 
     @property
+    def is_wrong(self) -> bool:
+        """Whether some of it was compared and disagrees."""
+        return self.counts["wrong"] > 0 or any(d.verdict == "wrong" for d in self.directions)
+
+    @property
+    def is_unproved(self) -> bool:
+        """Whether so many elements are at kinks and in ties that the others prove nothing."""
+        return int((~self.compared).sum()) > MOST_KINKS * len(self.verdicts)
+
+    @property
     def ok(self) -> bool:
-        """Whether nothing is wrong with this gradient."""
-        wrong = self.counts["wrong"] or any(d.verdict == "wrong" for d in self.directions)
-        return not wrong and not self.problems
+        """Whether nothing is wrong with this gradient, and enough of it was compared."""
+        return not (self.is_wrong or self.is_unproved or self.problems)
 
     @property
     def compared(self) -> npt.NDArray[np.bool_]:
         """Which of the elements were compared: all but those at a kink or a tie."""
         return ~np.isin(self.verdicts, ("kink", "tie"))
+
+    @property
+    def below_atol(self) -> bool:
+        """Whether the largest gradient, which is not 0, is smaller than the error that is always allowed."""
+        if self.source is None or not len(self.numeric):
+            return False
+        largest = float(np.abs(self.numeric[self.compared]).max(initial=0.0))
+        return ROUNDING < largest < self.source[0].settings.atol
 
     @property
     def relative_error(self) -> float:
@@ -148,6 +165,11 @@ class InputReport:
         """Lines about what the numbers alone do not tell."""
         counts = self.counts
         lines = list(self.problems)
+        if self.is_unproved:
+            lines.append(
+                f"nothing is proved: {int((~self.compared).sum())} of {len(self.verdicts)} elements are at a "
+                "kink or in a tie; move the input"
+            )
         if self.fault is not None:
             lines.append(f"likely fault: {self.fault.text}")
         for verdict, what in (("kink", "at a kink"), ("tie", "in a tie of several maxima")):
@@ -160,6 +182,8 @@ class InputReport:
             )
         if counts["precision"]:
             lines.append(f"{_count(counts['precision'])} right with another eps only")
+        if counts["ok"] and self.below_atol:
+            lines.append("every gradient here is smaller than atol, and can hardly fail: give a smaller atol")
         if counts["wrong"] and not self.comparison.analytic.any():
             lines.append(
                 "every gradient here is 0: is the input cut off inside fn (detach, no_grad, NumPy), "

@@ -208,6 +208,45 @@ def test_refusals() -> None:
     assert check_model(frozen, IMAGES).inputs[0].name == "x"
 
 
+def test_a_layer_in_the_place_of_a_function() -> None:
+    mx.manual_seed(0)
+    layer = nn.Conv2d(2, 3, 3, padding=1)
+    weight = layer.weight.data.copy()
+    assert mx.gradcheck(layer, normal(2, 2, 5, 5))
+    report = examine(layer, [normal(2, 2, 5, 5)], names=["images"], rtol=1e-6)
+    assert [part.name for part in report.inputs] == ["images", "weight", "bias"]
+    assert [len(part.verdicts) for part in report.inputs] == [100, 54, 3]
+    assert layer.weight.dtype == np.float32
+    np.testing.assert_array_equal(layer.weight.data, weight)
+
+
+def test_the_fault_of_a_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = ops.LinearOp.backward
+
+    def without_bias(self: Any, dy: Array) -> tuple[Any, ...]:
+        dx, dweight, dbias = honest(self, dy)
+        return dx, dweight, dbias / len(dy)
+
+    monkeypatch.setattr(ops.LinearOp, "backward", without_bias)
+    with pytest.raises(GradcheckError, match="likely fault: every element is 4 times too small"):
+        mx.gradcheck(nn.Linear(3, 5), normal(4, 3))
+
+
+def test_a_model_of_several_inputs() -> None:
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            self.linear = nn.Linear(3, 2)
+
+        def forward(self, a: Tensor, b: Tensor) -> Tensor:
+            return self.linear(a) * b
+
+    report = check_model(Both(), [normal(4, 3), normal(4, 2)])
+    assert report.ok
+    assert [part.name for part in report.inputs] == ["x0", "x1", "linear.weight", "linear.bias"]
+    with pytest.raises(GradcheckError, match="1 names for 2 inputs"):
+        examine(Both(), [normal(4, 3), normal(4, 2)], names=["a"])
+
+
 # ----------------------------------------------------------------------------------- the operation at fault
 
 
@@ -251,6 +290,35 @@ def test_what_is_cut_off_inside_is_no_operations_fault() -> None:
 def test_an_honest_report_names_nobody() -> None:
     report = check_model(small_net(), IMAGES)
     assert report.notes == ()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_black_and_white_areas_and_biases_of_zero(seed: int) -> None:
+    """Every window of a black area ties, and every unit over it is at its kink."""
+    net = small_net()
+    for name, parameter in net.named_parameters():
+        if name.endswith("bias"):
+            parameter.data = np.zeros_like(parameter.data)
+    images = np.round(np.abs(IMAGES))
+    images[0, :, :4] = 0.0
+    images[1] = 1.0
+    before = images.copy()
+    report = check_model(net, images, loss, seed=seed)
+    assert report.ok, report.text()
+    assert report.counts["wrong"] == 0
+    np.testing.assert_array_equal(images, before)
+
+
+def test_a_place_with_nothing_but_kinks_is_left_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = nn.Sequential(nn.ReLU(), nn.Linear(6, 2))
+    report = check_model(net, np.zeros((3, 6)))
+    assert report.ok
+    assert report.notes == (
+        "as given, too many elements are at kinks or in ties: everything was moved by 1e-3 of its size",
+    )
+    honest = ops.ReluOp.backward
+    monkeypatch.setattr(ops.ReluOp, "backward", lambda self, dy: (2 * honest(self, dy)[0],))
+    assert not check_model(net, np.zeros((3, 6))).ok
 
 
 # -------------------------------------------------------------------------------------- the models we have

@@ -125,3 +125,12 @@ def test_the_likely_fault_is_told() -> None:
 
 def test_numpy_scalars_are_inputs_too() -> None:
     assert gradcheck(lambda x, s: x * s, [grid(3), np.float64(2.5)])
+
+
+def test_gradients_below_the_tolerance_are_said_to_prove_little() -> None:
+    report = examine(lambda x: wrong(x) * 1e-6, grid(4))
+    assert report.ok
+    assert "every gradient here is smaller than atol, and can hardly fail" in report.text()
+    assert "smaller than atol" not in examine(ops.tanh, grid(4)).text()
+    assert "smaller than atol" not in examine(lambda x, unused: x * 1.0, [grid(4), grid(2)]).text()
+    assert not examine(lambda x: wrong(x) * 1e-6, grid(4), atol=1e-12).ok
