@@ -146,7 +146,7 @@ def verdict(report: dict[str, Any]) -> str:
     results = [r for section in report["sections"].values() for r in section["results"]]
     failed = sum(r["ok"] is False and "again" not in r for r in results)
     left = sum(r["ok"] is None for r in results)
-    what = "a dry run on the emulated device" if report["dry"] else report["device"]
+    what = f"{report['device']}, a dry run" if report["dry"] else report["device"]
     seconds = sum(section["seconds"] for section in report["sections"].values())
     state = f"{failed} FAILED" if failed else "nothing failed"
     return f"gpu_check, {what}: {len(results)} results in {seconds:.0f} s, {state}, {left} not run"

@@ -9,7 +9,14 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from minialex.backend import canonical_device, parse_device, require_device, to_device, to_numpy
+from minialex.backend import (
+    canonical_device,
+    on_device_of,
+    parse_device,
+    require_device,
+    to_device,
+    to_numpy,
+)
 from minialex.nn.loading import LoadResult, load_into
 from minialex.nn.parameter import Parameter
 from minialex.tensor import Tensor
@@ -218,7 +225,8 @@ class Module:
         for parameter in self.parameters():
             if parameter.dtype != target:
                 parameter.grad = None
-                parameter.data = parameter.data.astype(target)
+                with on_device_of(parameter.data):
+                    parameter.data = parameter.data.astype(target)
         return self
 
     def apply(self, function: Callable[[Module], object]) -> Self:

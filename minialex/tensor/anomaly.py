@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from weakref import WeakKeyDictionary
 
-from minialex.backend import Array, array_module, to_numpy
+from minialex.backend import Array, array_module, on_device_of, to_numpy
 from minialex.errors import NumericalError
 from minialex.tensor.graph import Event, GraphError, Op, observe
 
@@ -61,12 +61,14 @@ def anomaly_mode() -> Iterator[None]:
 
 
 def _finite(array: Array) -> bool:
-    return array.dtype.kind != "f" or bool(array_module(array).isfinite(array).all())
+    with on_device_of(array):
+        return array.dtype.kind != "f" or bool(array_module(array).isfinite(array).all())
 
 
 def _describe(array: Array) -> str:
     xp = array_module(array)
-    nans, infinities = int(xp.isnan(array).sum()), int(xp.isinf(array).sum())
+    with on_device_of(array):
+        nans, infinities = int(xp.isnan(array).sum()), int(xp.isinf(array).sum())
     return f"{nans} NaN and {infinities} infinite of {array.size} values"
 
 

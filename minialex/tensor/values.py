@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import operator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -185,22 +186,26 @@ class Tensor:
     # Comparisons give plain boolean arrays: there is nothing to differentiate.
 
     def __eq__(self, other: object) -> Any:
-        return self._data == self._values(other)
+        return self._compared(operator.eq, other)
 
     def __ne__(self, other: object) -> Any:
-        return self._data != self._values(other)
+        return self._compared(operator.ne, other)
 
     def __lt__(self, other: Any) -> Any:
-        return self._data < self._values(other)
+        return self._compared(operator.lt, other)
 
     def __le__(self, other: Any) -> Any:
-        return self._data <= self._values(other)
+        return self._compared(operator.le, other)
 
     def __gt__(self, other: Any) -> Any:
-        return self._data > self._values(other)
+        return self._compared(operator.gt, other)
 
     def __ge__(self, other: Any) -> Any:
-        return self._data >= self._values(other)
+        return self._compared(operator.ge, other)
+
+    def _compared(self, compare: Callable[[Any, Any], Any], other: Any) -> Any:
+        with on_device_of(self._data):
+            return compare(self._data, self._values(other))
 
     __hash__ = object.__hash__
 
@@ -232,7 +237,8 @@ class Tensor:
                 "astype: this Tensor requires gradients, and they would not flow back through astype; "
                 "use .detach().astype(...), or make the Tensor with dtype=... from the beginning"
             )
-        return Tensor._wrap(self._data.astype(dtype), requires_grad=False)
+        with on_device_of(self._data):
+            return Tensor._wrap(self._data.astype(dtype), requires_grad=False)
 
     # --------------------------------------------------------------------------------------- gradients
 
@@ -299,7 +305,8 @@ class Tensor:
                 "an edit in place of a Tensor that requires gradients cannot be recorded; "
                 "do it under no_grad(), or compute a new Tensor"
             )
-        self._data[_plain_index(index)] = self._values(values)
+        with on_device_of(self._data):
+            self._data[_plain_index(index)] = self._values(values)
         self.bump_version()
 
     def _in_place(self, result: Tensor) -> Tensor:
@@ -408,12 +415,14 @@ class Tensor:
             dtype = self.dtype
             if dtype.kind in "iub" and isinstance(other, (float, np.floating)):
                 dtype = np.dtype(np.float32)
-            tensor = Tensor._wrap(array_module(self._data).asarray(other, dtype=dtype))
+            with on_device_of(self._data):
+                tensor = Tensor._wrap(array_module(self._data).asarray(other, dtype=dtype))
         else:
             # A copy: backward may want the values after the user has changed the array.
             wanted = self.dtype if isinstance(other, (list, tuple)) else None
             owner = other if is_array(other) and device_of(other) != "cpu" else self._data
-            tensor = Tensor._wrap(array_module(owner).array(other, dtype=wanted))
+            with on_device_of(owner):
+                tensor = Tensor._wrap(array_module(owner).array(other, dtype=wanted))
         return tensor
 
     def _values(self, other: Any) -> Any:
@@ -445,12 +454,15 @@ def _as_new_array(data: Any, dtype: npt.DTypeLike | None) -> Array:
     if isinstance(data, Tensor):
         data = data.data
     if is_array(data):
-        array = array_module(data).array(data)
+        with on_device_of(data):  # Else CuPy would copy it to its current device.
+            array = array_module(data).array(data)
     elif hasattr(data, "__array__") or isinstance(data, np.generic):  # Other libraries' arrays, too.
         array = np.array(data)
     else:
         array = np.asarray(data, dtype=np.float32 if dtype is None else dtype)
-    array = array if dtype is None else array.astype(dtype, copy=False)
+    if dtype is not None:
+        with on_device_of(array):
+            array = array.astype(dtype, copy=False)
     if array.dtype.kind not in "fiub" or (array.dtype.kind == "f" and str(array.dtype) not in FLOAT_DTYPES):
         raise DTypeError(
             f"a Tensor holds float32, float64, whole numbers or booleans, got {array.dtype}; "
