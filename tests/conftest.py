@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections import defaultdict
 from collections.abc import Iterator
@@ -55,6 +56,15 @@ def photographs() -> Path:
     if not folder.is_dir():
         pytest.skip(f"MINIALEX_DATA has no folder {folder.name}")
     return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what is marked `emulator` where its compiler is missing."""
+    if shutil.which(os.environ.get("CXX") or "g++") is None:
+        for item in items:
+            if item.get_closest_marker("emulator"):
+                reason = "no g++, with which the emulator compiles CUDA kernels"
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

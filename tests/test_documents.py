@@ -64,6 +64,7 @@ def test_the_page_on_the_emulator_shows_what_its_examples_print(
         assert capsys.readouterr().out == printed
 
 
+@pytest.mark.emulator
 def test_the_examples_of_the_page_on_devices_are_true() -> None:
     namespace: dict[str, object] = {}
     blocks = python_blocks("docs/cuda.md")

@@ -216,6 +216,7 @@ def test_a_bug_in_one_variant_only(
     assert "2 times too large" in result.stdout
 
 
+@pytest.mark.emulator
 @pytest.mark.slow
 def test_the_emulated_device(gradcheck: Run, few_rows: list[Case]) -> None:
     pytest.importorskip("minialex.emulator")

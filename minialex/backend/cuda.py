@@ -72,7 +72,7 @@ class CudaKernel:
         Args:   grid, block: an int, or up to three along x, y and z; an empty grid does nothing.
         Raises: KernelError if the kernel does not compile, or the emulator finds a mistake in it;
                 ValueError for arrays that are not contiguous, TypeError for arguments of other types,
-                DeviceError for arrays of the CPU and of the emulated device together.
+                DeviceError for arrays of several devices, or if CuPy has no CUDA headers.
         """
         blocks, threads = _extents(grid), _extents(block)
         if not 1 <= math.prod(threads) <= MOST_THREADS:
@@ -84,11 +84,13 @@ class CudaKernel:
         if floating is None:
             raise TypeError(f"{self.entry}: at least one argument must be a float32 or float64 array")
         values = [self._argument(i, a, floating) for i, a in enumerate(args)]
+        if len({type(array) for array in arrays}) > 1:
+            # CuPy would hand over a host array of one element by value, where the kernel takes a pointer.
+            self._refuse_mixture(arrays)
         name = f"{self.entry}_{_SUFFIXES[floating]}"
         if isinstance(arrays[0], np.ndarray):
             from minialex.emulator import run
 
-            self._refuse_mixture(arrays)
             run(self.stem, self._path(), name, blocks, threads, values)
         else:
             _launch_on_gpu(self.stem, name, blocks, threads, arrays[0], values)
@@ -141,8 +143,12 @@ def _is_array(value: Any) -> bool:
     return hasattr(value, "dtype") and not isinstance(value, np.generic)
 
 
+# Made once: `int | np.integer` in a launch would be made anew for each.
+_INTEGERS = (int, np.integer)
+
+
 def _extents(extents: int | Sequence[int]) -> tuple[int, int, int]:
-    given = (extents,) if isinstance(extents, int | np.integer) else tuple(extents)
+    given = (extents,) if isinstance(extents, _INTEGERS) else tuple(extents)
     if not 1 <= len(given) <= 3 or any(n < 0 for n in given):
         raise ValueError(f"a grid or a block has one to three extents of 0 or more, got {extents!r}")
     x, y, z = (*(int(n) for n in given), 1, 1)[:3]
@@ -222,12 +228,24 @@ def _launch_on_gpu(
         try:
             _function(stem, name, like.device.id)(grid, block, tuple(map(_by_value, args)))
         except Exception as error:
-            # CuPy's own class, which cannot be named without importing CuPy.
-            if type(error).__name__ != "CompileException":
+            explained = _explained(error, stem, name)
+            if explained is None:
                 raise
-            log = str(error).strip().splitlines()
-            shown = [f"  {line}" for line in log[:FIRST_LINES]] + ["  ..."] * (len(log) > FIRST_LINES)
-            raise KernelError(
-                f"kernel {name}: {stem}.cu does not compile on this machine; "
-                "`minialex doctor` looks for the cause\n" + "\n".join(shown)
-            ) from error
+            raise explained from error
+
+
+def _explained(error: Exception, stem: str, name: str) -> Exception | None:
+    """What to say of a kernel that could not be launched; None if the error itself says it."""
+    if isinstance(error, RuntimeError) and "CUDA headers" in str(error):
+        return DeviceError(
+            "CuPy finds no CUDA headers, and cannot compile kernels without them: "
+            "pip install 'cupy-cuda13x[ctk]' (`minialex doctor` says which one belongs to your driver)"
+        )
+    if type(error).__name__ != "CompileException":  # CuPy's own, which cannot be named without importing it.
+        return None
+    log = str(error).strip().splitlines()
+    shown = [f"  {line}" for line in log[:FIRST_LINES]] + ["  ..."] * (len(log) > FIRST_LINES)
+    return KernelError(
+        f"kernel {name}: {stem}.cu does not compile on this machine; "
+        "`minialex doctor` looks for the cause\n" + "\n".join(shown)
+    )

@@ -84,6 +84,12 @@ def _cuda_device_count(device: str) -> int:
     return count
 
 
+def compute_capability(device: str) -> int:
+    """The generation of a GPU, as CUDA counts: 75 for Turing, 80 and 86 for Ampere, 90 for Hopper."""
+    cupy = importlib.import_module("cupy")
+    return int(cupy.cuda.Device(parse_device(device)[1]).compute_capability)
+
+
 def array_module(array: Array) -> ModuleType:
     """The module whose functions work on this array: numpy, or cupy for an array on a GPU.
 

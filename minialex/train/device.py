@@ -5,8 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from minialex.backend import PRECISIONS, parse_device, require_device
+from minialex.backend import PRECISIONS, compute_capability, parse_device, require_device
 from minialex.errors import DeviceError, UsageError
+
+# The first GPUs whose tensor cores take bfloat16; cuBLAS refuses it on older ones.
+AMPERE = 80
 
 
 def choose_device(device: str, say: Callable[[str], object] = print) -> str:
@@ -47,3 +50,10 @@ def check_precision(precision: str, device: str) -> None:
             f"--precision {precision} is for a GPU: the CPU computes in fp32. Leave --precision out, or use "
             "--device cuda (--device cuda-emulated shows what the rounding does, slowly)"
         )
+    if precision == "bf16" and parse_device(device)[0] == "cuda":
+        generation = compute_capability(device)
+        if generation < AMPERE:
+            raise UsageError(
+                f"--precision bf16 needs a GPU of compute capability 8.0 or more (Ampere); {device} has "
+                f"{generation / 10}. Use --precision fp32"
+            )

@@ -32,6 +32,8 @@ MEMORY: weakref.WeakValueDictionary[int, np.ndarray] = weakref.WeakValueDictiona
 class Device:
     """What `array.device` is: an id, and a context."""
 
+    compute_capability = "90"
+
     def __init__(self, number: int = 0) -> None:
         self.id = number
 

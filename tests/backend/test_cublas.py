@@ -233,6 +233,7 @@ def test_float64_ignores_the_precision(fake: FakeCublas) -> None:
     assert fake.calls == ["64F"]
 
 
+@pytest.mark.emulator
 def test_the_emulated_device_rounds_and_the_cpu_does_not() -> None:
     a, b = random(5, 40, dtype="float32"), random(40, 6, seed=1, dtype="float32")
     with use_precision("bf16"):
@@ -276,6 +277,7 @@ def fake_array(values: np.ndarray) -> Any:
     return FakeArray(values)
 
 
+@pytest.mark.emulator
 def test_our_kernel_rounds_to_bfloat16_as_numpy_does() -> None:
     """Through the emulator: random numbers, ties, the ends of the range, and NaNs of any payload."""
     bits = np.random.default_rng(0).integers(0, 2**32, 3001, dtype=np.uint32)

@@ -83,6 +83,7 @@ def test_arguments_have_the_width_that_the_kernel_expects(emulated: list[Launch]
     assert type(emulated[1][5][1]) is np.float64
 
 
+@pytest.mark.emulator
 def test_the_emulator_gets_plain_arrays_of_the_same_memory(emulated: list[Launch]) -> None:
     x = to_device(np.zeros(3), "cuda-emulated")
     KERNEL.for_each(3, x, (x, None))
@@ -102,6 +103,7 @@ def test_a_long_grid_strides(emulated: list[Launch]) -> None:
     assert emulated[0][3] == (cuda.MOST_BLOCKS, 1, 1)
 
 
+@pytest.mark.emulator
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
@@ -137,6 +139,7 @@ def test_refusals(
     assert emulated == []
 
 
+@pytest.mark.emulator
 def test_contiguous_copies_only_what_is_not() -> None:
     x = np.arange(6.0).reshape(2, 3)
     assert contiguous(x) is x

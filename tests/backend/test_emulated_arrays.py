@@ -13,6 +13,8 @@ import pytest
 from minialex.backend import EmulatedArray, array_module, device_of, empty, is_array, to_device, to_numpy
 from minialex.errors import DeviceError
 
+pytestmark = pytest.mark.emulator
+
 
 @pytest.fixture
 def x() -> EmulatedArray:

@@ -206,6 +206,7 @@ def test_on_the_cpu_nothing_is_copied() -> None:
     assert Uploader("cpu").send(sent)() is sent
 
 
+@pytest.mark.emulator
 def test_on_the_emulated_device() -> None:
     uploader = Uploader("cuda-emulated")
     kept = []

@@ -20,10 +20,14 @@ from fake_cupy import FakeArray, FakeCublas, fake_cupy
 import minialex as mx
 from minialex import models, nn, ops, optim
 from minialex.backend import cuda, device_of, to_device, to_numpy, use_precision, use_variant, use_winograd
+from minialex.errors import DeviceError, UsageError
 from minialex.models.alexnets import VARIANTS
 from minialex.testing import CASES, Case, grid
 from minialex.train import Reporter, TrainConfig, load, load_checkpoint, train
+from minialex.train.device import check_precision
 from minialex.train.machine import differences, environment
+
+pytestmark = pytest.mark.emulator
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "kill_and_resume.py"
 
@@ -178,3 +182,31 @@ def test_the_stand_in_is_as_strict_as_cupy() -> None:
         np.asarray(x)
     assert not isinstance(x, np.ndarray)
     assert type(x.sum()) is type(x[0]) is type(x + x) is FakeArray
+
+
+def test_a_host_array_among_the_devices_is_refused() -> None:
+    """CuPy would pass one of a single element by value."""
+    kernel = cuda.CudaKernel("activations", "relu_forward")
+    x = to_device(np.ones(1), "cuda:0")
+    with pytest.raises(DeviceError, match="arrays on cpu and cuda:0; bring all to one device"):
+        kernel.for_each(1, x, np.ones(1), 1)
+
+
+def test_missing_headers_are_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(stem: str, name: str, device: int) -> None:
+        raise RuntimeError("Failed to find CUDA headers. Please install CUDA toolkit")
+
+    monkeypatch.setattr(cuda, "_function", missing)
+    with pytest.raises(DeviceError, match=r"no CUDA headers.*pip install 'cupy-cuda13x\[ctk\]'"):
+        ops.relu(mx.Tensor([1.0], device="cuda"))
+
+
+@pytest.mark.parametrize(("generation", "fits"), [("75", False), ("80", True)])
+def test_bf16_needs_ampere(generation: str, fits: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["cupy"].cuda.Device, "compute_capability", generation)
+    check_precision("tf32", "cuda:0")
+    if fits:
+        check_precision("bf16", "cuda:0")
+        return
+    with pytest.raises(UsageError, match=r"compute capability 8\.0 or more \(Ampere\); cuda:0 has 7\.5"):
+        check_precision("bf16", "cuda:0")

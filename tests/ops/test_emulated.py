@@ -46,6 +46,8 @@ from minialex.ops import (
 from minialex.tensor import IndexOp, MatmulOp, Op
 from minialex.testing import CASES, Case, grid
 
+pytestmark = pytest.mark.emulator
+
 EMULATED = "cuda-emulated"
 # Of the largest number of the array. The kernels add up in other orders than the loops.
 TOLERANCE = {"float64": 1e-12, "float32": 2e-5}

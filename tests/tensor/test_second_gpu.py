@@ -14,6 +14,8 @@ from minialex.backend import EmulatedArray
 from minialex.nn import module as module_file
 from minialex.tensor import Tensor, anomaly, values
 
+pytestmark = pytest.mark.emulator
+
 EMULATED = "cuda-emulated"
 
 

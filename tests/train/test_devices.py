@@ -65,6 +65,7 @@ def test_cuda_never_falls_back(device: str, config: Make) -> None:
     assert not importlib.util.find_spec("cupy")
 
 
+@pytest.mark.emulator
 @without_cupy
 def test_auto_uses_the_cpu_and_says_so(reporter: Any, config: Make) -> None:
     assert choose_device("auto", reporter.say) == "cpu"
@@ -84,6 +85,7 @@ def test_the_emulator_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
 # ----------------------------------------------------------------------------------- on the emulated device
 
 
+@pytest.mark.emulator
 def test_a_run_there_gives_the_cpus_numbers(config: Make, reporter: Any, tmp_path: Any) -> None:
     on_cpu = end_of(config(out=str(tmp_path / "cpu")), reporter)
     emulated = end_of(config(out=str(tmp_path / "emulated"), device=EMULATED), reporter)
@@ -94,6 +96,7 @@ def test_a_run_there_gives_the_cpus_numbers(config: Make, reporter: Any, tmp_pat
     assert "cupy" not in emulated.environment
 
 
+@pytest.mark.emulator
 def test_a_run_moves_between_devices(config: Make, reporter: Any, tmp_path: Any) -> None:
     """Begun in one place, gone on with in another, and used in a third: a checkpoint is of no device."""
     whole = end_of(config(out=str(tmp_path / "whole")), reporter)
@@ -120,6 +123,7 @@ def test_the_cpu_computes_in_fp32(precision: str, config: Make, reporter: Any) -
         train(config(precision="fp16"), reporter)
 
 
+@pytest.mark.emulator
 def test_a_precision_is_kept_and_goes_on(config: Make, reporter: Any, tmp_path: Any) -> None:
     ends = {}
     for precision in ("fp32", "bf16"):
@@ -149,6 +153,7 @@ def test_runs_from_before_there_was_a_choice_can_be_resumed() -> None:
 # ----------------------------------------------------------------------------------------------------- input
 
 
+@pytest.mark.emulator
 def test_pixels_travel_one_batch_ahead() -> None:
     asked: list[int] = []
 
@@ -188,6 +193,7 @@ def test_fixed_crops_are_the_papers() -> None:
     assert transform_from_config(transform.to_config()) == transform
 
 
+@pytest.mark.emulator
 @pytest.mark.parametrize(
     "transform",
     [
@@ -240,6 +246,7 @@ def test_what_cannot_be_kept_is_refused(pictures: Any) -> None:
         next(DevicePictures(fitting, EMULATED, 10_000).epoch(1))
 
 
+@pytest.mark.emulator
 def test_a_run_from_pictures_on_the_device(config: Make, reporter: Any, tmp_path: Any) -> None:
     """The same bits as from the host's memory, also when it is broken off and goes on."""
     ends = {}
@@ -254,6 +261,7 @@ def test_a_run_from_pictures_on_the_device(config: Make, reporter: Any, tmp_path
     assert bits(again) == bits(ends["memory"])
 
 
+@pytest.mark.emulator
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -253,6 +253,7 @@ def test_a_kernel_that_raises_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert diagnosis.exit_code == 5
 
 
+@pytest.mark.emulator
 def test_programs_that_are_missing_or_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     assert doctor.first_line("no-such-program-anywhere", "--version") == ""
     assert doctor.first_line("false") == ""

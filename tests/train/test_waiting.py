@@ -16,6 +16,8 @@ from minialex.train.evaluation import evaluate
 from minialex.train.metrics import RunningMean
 from minialex.train.step import Stepper, gradient_norm
 
+pytestmark = pytest.mark.emulator
+
 EMULATED = "cuda-emulated"
 
 
