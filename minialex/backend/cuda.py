@@ -109,6 +109,8 @@ class CudaKernel:
 
     def _argument(self, position: int, value: Any, floating: np.dtype[Any]) -> Any:
         """What is handed over for one argument: an array, a NumPy scalar, None, or a tuple of them."""
+        if type(value) is int:  # First, because most are: a launch of a small kernel is over in microseconds.
+            return np.int64(value)
         if value is None or isinstance(value, np.generic):
             return value
         if isinstance(value, tuple):
@@ -131,8 +133,13 @@ class CudaKernel:
         return value.view(np.ndarray) if isinstance(value, np.ndarray) else value
 
 
+_NUMBERS = frozenset((int, float, bool))
+
+
 def _arrays(args: Sequence[Any]) -> Iterator[Any]:
     for value in args:
+        if type(value) in _NUMBERS:
+            continue
         if isinstance(value, tuple):
             yield from _arrays(value)
         elif _is_array(value):
@@ -151,7 +158,7 @@ def _extents(extents: int | Sequence[int]) -> tuple[int, int, int]:
     given = (extents,) if isinstance(extents, _INTEGERS) else tuple(extents)
     if not 1 <= len(given) <= 3 or any(n < 0 for n in given):
         raise ValueError(f"a grid or a block has one to three extents of 0 or more, got {extents!r}")
-    x, y, z = (*(int(n) for n in given), 1, 1)[:3]
+    x, y, z = (*map(int, given), 1, 1)[:3]
     return x, y, z
 
 
