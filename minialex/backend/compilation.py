@@ -1,4 +1,5 @@
-"""Which kernels Numba compiles in this process, and for how long: what it finds on disk is no compilation.
+"""Which kernels Numba, or g++ for the emulator, compiles in this process, and for how long: what is found on
+disk is no compilation.
 
 The library itself prints nothing. A program that wants to say why its first step takes long listens:
 
@@ -20,7 +21,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Compilation:
-    """One function that Numba compiles.
+    """One function that Numba compiles, or one .cu file that g++ does.
 
     Args: name: its own; seconds: None while it is being compiled; kept: whether the result goes to disk, so
           that the next process finds it there.
@@ -69,6 +70,27 @@ def import_numba() -> ModuleType:
     return numba
 
 
+def import_emulator() -> ModuleType:
+    """The emulator of CUDA kernels, with its compilations reported from now on."""
+    emulator = importlib.import_module("minialex.emulator")
+    if _of_emulator not in emulator.build_listeners:
+        emulator.build_listeners.append(_of_emulator)
+    return emulator
+
+
+def _of_emulator(name: str, seconds: float | None) -> None:
+    """What the emulator calls when g++ begins with a file and when it is done with it."""
+    compilation = Compilation(name, seconds, kept=True)
+    if seconds is not None:
+        _compiled.append(compilation)
+    _tell(compilation)
+
+
+def _tell(compilation: Compilation) -> None:
+    for callback in tuple(_callbacks):
+        callback(compilation)
+
+
 class _Watcher:
     """Listens to Numba's events. Numba compiles under a lock of its own, so this needs none."""
 
@@ -83,15 +105,11 @@ class _Watcher:
         if event.is_start:
             if not self._names:
                 self._started = perf_counter()
-                self._tell(Compilation(name, None, kept))
+                _tell(Compilation(name, None, kept))
             self._names.append(name)
             return
         self._names.pop()
         if not self._names:
             done = Compilation(name, perf_counter() - self._started, kept)
             _compiled.append(done)
-            self._tell(done)
-
-    def _tell(self, compilation: Compilation) -> None:
-        for callback in tuple(_callbacks):
-            callback(compilation)
+            _tell(done)

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from minialex.backend.compilation import import_emulator
 from minialex.backend.device import Array, device_of
 from minialex.backend.sources import cuda_source_dir
 from minialex.errors import DeviceError, KernelError
@@ -89,9 +90,7 @@ class CudaKernel:
             self._refuse_mixture(arrays)
         name = f"{self.entry}_{_SUFFIXES[floating]}"
         if isinstance(arrays[0], np.ndarray):
-            from minialex.emulator import run
-
-            run(self.stem, self._path(), name, blocks, threads, values)
+            import_emulator().run(self.stem, self._path(), name, blocks, threads, values)
         else:
             _launch_on_gpu(self.stem, name, blocks, threads, arrays[0], values)
 

@@ -6,6 +6,7 @@ shuffles; `run` launches a kernel from it on NumPy arrays. docs/emulator.md show
 
 from __future__ import annotations
 
+from minialex.emulator.building import build_listeners
 from minialex.emulator.launching import run, use_seed
 
-__all__ = ["run", "use_seed"]
+__all__ = ["build_listeners", "run", "use_seed"]

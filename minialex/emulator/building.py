@@ -13,11 +13,12 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from minialex.emulator.complaints import shortened
 from minialex.emulator.translation import Entry, find_entries, translate
 from minialex.errors import DeviceError, KernelError, OutputError
 
@@ -25,20 +26,31 @@ INCLUDE = Path(__file__).resolve().parent / "include"
 # -O1 compiles faster than -O2, and kernels run as fast: most of the time goes into checking accesses.
 # -ffp-contract=off: every product and sum is rounded, on every processor alike. A GPU contracts them to
 # multiply-adds, so results agree with it to rounding. -g1: an error names its line.
+# -fstack-clash-protection: a function with large arrays touches the guard below its stack, and not beyond.
 FLAGS = (
     "-std=c++17", "-O1", "-g1", "-w", "-fPIC", "-shared", "-fvisibility=hidden", "-fno-exceptions",
-    "-fno-threadsafe-statics", "-ffp-contract=off",
+    "-fno-threadsafe-statics", "-ffp-contract=off", "-fstack-clash-protection",
 )  # fmt: skip
-# Two lines that report the same kind of error keep a call each. Clang does not know the second of these.
-GCC_FLAGS = ("-fno-crossjumping", "-fno-tree-tail-merge")
+# Two lines that report the same kind of error keep a call each; an index outside a thread's own array traps.
+# Clang does not know these.
+GCC_FLAGS = (
+    "-fno-crossjumping", "-fno-tree-tail-merge",
+    "-fsanitize=bounds-strict", "-fsanitize-undefined-trap-on-error",
+)  # fmt: skip
+# Local variables begin with a number that is seen in what comes of it: -1.7e38, or -16843010. From g++ 12 on.
+PATTERN_FLAG = "-ftrivial-auto-var-init=pattern"
 DEFINE = "-DMINIALEX_EMULATED=1"
 KEPT_DAYS = 30  # A library that nobody loaded for so long is deleted.
-SHOWN_LINES = 12
 Stamps = dict[str, tuple[int, int] | None]
 _memory: dict[tuple[str, str], tuple[Stamps, Library]] = {}
 # The same file in two folders is one library, with one state.
 _loaded: dict[Path, tuple[ctypes.CDLL, threading.Lock]] = {}
 _lock = threading.RLock()
+
+
+# Called with a file's name and None when g++ begins with it, and with the seconds taken when it is done. What
+# is found on disk is not told of.
+build_listeners: list[Callable[[str, float | None], object]] = []
 
 
 @dataclass(frozen=True)
@@ -96,10 +108,23 @@ def _load(source: Path, headers: Path) -> tuple[Stamps, Library]:
         entries = find_entries(text)
     else:
         translated, entries = translate(text)
-        _compile(compiler, translated, source, path)
+        with _told(source.name):
+            _compile(compiler, translated, source, path)
         _forget_old(path.parent)
     functions, lock = _loaded.setdefault(path, (ctypes.CDLL(str(path)), threading.Lock()))
     return stamps, Library(path, source, files, entries, functions, lock)
+
+
+@contextmanager
+def _told(name: str) -> Iterator[None]:
+    start = time.perf_counter()
+    for listener in tuple(build_listeners):
+        listener(name, None)
+    try:
+        yield
+    finally:
+        for listener in tuple(build_listeners):
+            listener(name, time.perf_counter() - start)
 
 
 def find_compiler() -> str:
@@ -124,7 +149,14 @@ def _identity(compiler: str) -> tuple[str, ...]:
 
 
 def _flags(compiler: str) -> tuple[str, ...]:
-    return FLAGS if "clang" in "".join(_identity(compiler)) else (*FLAGS, *GCC_FLAGS)
+    flags = FLAGS if "clang" in "".join(_identity(compiler)) else (*FLAGS, *GCC_FLAGS)
+    return (*flags, PATTERN_FLAG) if _accepts(compiler, PATTERN_FLAG) else flags
+
+
+@functools.lru_cache
+def _accepts(compiler: str, flag: str) -> bool:
+    command = [compiler, flag, "-fsyntax-only", "-x", "c++", "-"]
+    return subprocess.run(command, input="", capture_output=True, text=True, check=False).returncode == 0
 
 
 def _preprocess(compiler: str, source: Path, headers: Path) -> str:
@@ -132,7 +164,9 @@ def _preprocess(compiler: str, source: Path, headers: Path) -> str:
     kernels elsewhere need not be compiled again."""
     folders = [] if headers == source.parent else [f"-I{headers}"]
     command = [compiler, "-std=c++17", "-E", "-x", "c++", DEFINE, *folders, source.name]
-    done = subprocess.run(command, cwd=source.parent, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=source.parent, capture_output=True, text=True, check=False, env=_english()
+    )
     if done.returncode:
         raise _refused(source, done.stderr)
     return done.stdout
@@ -146,18 +180,22 @@ def _compile(compiler: str, text: str, source: Path, library: Path) -> None:
             output = Path(folder) / library.name
             files = ("-x", "c++", "-", "-o", str(output), "-ldl")
             command = [compiler, *_flags(compiler), DEFINE, f"-I{INCLUDE}", *files]
-            done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+            done = subprocess.run(
+                command, input=text, capture_output=True, text=True, check=False, env=_english()
+            )
             if done.returncode:
-                raise _refused(source, done.stderr)
+                raise _refused(source, done.stderr, text)
             os.replace(output, library)
 
 
-def _refused(source: Path, errors: str) -> KernelError:
-    lines = errors.strip().splitlines()
-    # Notes about what g++ tried go after the errors themselves.
-    first = next((i for i, line in enumerate(lines) if "error:" in line), 0)
-    shown = "\n".join(lines[first : first + SHOWN_LINES])
-    return KernelError(f"{source}: g++ does not accept it for the emulator:\n{shown}")
+def _english() -> dict[str, str]:
+    """The environment for a compiler whose errors are read here."""
+    return {**os.environ, "LC_ALL": "C"}
+
+
+def _refused(source: Path, errors: str, text: str = "") -> KernelError:
+    said = shortened(source, INCLUDE, errors, text)
+    return KernelError(f"{source}: g++ does not accept it for the emulator:\n{said}")
 
 
 def line_of(library: Library, address: int) -> str | None:

@@ -17,6 +17,7 @@ import numpy as np
 
 from minialex.emulator.building import Library, line_of, load
 from minialex.emulator.translation import Entry
+from minialex.emulator.watching import caught_signals
 from minialex.errors import KernelError, UsageError
 
 SEED_VARIABLE = "MINIALEX_EMULATOR_SEED"
@@ -263,7 +264,8 @@ def _launch(
         outcome = MORE if enough else NO_MEMORY
         # A slice at a time: between two, Python sees to Ctrl-C.
         while outcome == MORE:
-            outcome = functions.minialex_resume()
+            with caught_signals(functions):
+                outcome = functions.minialex_resume()
             _show_printed(functions)
     finally:
         functions.minialex_end()

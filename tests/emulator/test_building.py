@@ -8,6 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import minialex as mx
+from minialex import ops
+from minialex.backend import Compilation, on_compile
 from minialex.emulator import building, run
 from minialex.emulator.translation import find_entries, translate
 from minialex.errors import DeviceError, KernelError, OutputError
@@ -138,20 +141,71 @@ def test_declarations_of_shared_memory(declaration: str, expected: str) -> None:
 
 
 def test_kernels_are_found() -> None:
-    text = """
+    text = """# 1 "kernels.cu"
         template <class T> __global__ void never(T x) {}
         template <class T, int N = (2 > 1)>
         __global__ void neither(T x) {}
+        template __global__ void never<float>(float);
         extern "C" __global__ void first(const float *x, In<Pair<A, B>> pairs, int n[2]) {}
-        extern "C" { __global__ __launch_bounds__(8 * (2 + 2), 1) void second() {} }
-        __global__ void __launch_bounds__(64)
+        extern "C" { int a() { return 0; } __global__ __launch_bounds__(8 * (2 + 2), 1) void second() {} }
+        extern "C" void __global__ __launch_bounds__(64)
         third(const Table<Out<float>>& ys, index_t) {}
+        extern "C" __global__ void fourth(int declared);
+        __global__ void fourth(int declared) {}
     """
     entries = find_entries(text)
     assert [(e.name, e.bound) for e in entries] == [
         ("first", "0"),
         ("second", "8 * (2 + 2)"),
         ("third", "64"),
+        ("fourth", "0"),
     ]
+    assert [e.marker for e in entries] == [f'# {n} "kernels.cu"\n' for n in (5, 6, 7, 10)]
     assert entries[0].parameters == ("x", "pairs", "n")
     assert entries[1].parameters == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "__global__ void f() {}",
+        'extern "C" __global__ void e() {} __global__ void f() {}',
+        'extern "C" { __global__ void e() {} } __global__ void f() {}',
+        "static __global__ void __launch_bounds__(64) f(int n) {}",
+    ],
+)
+def test_a_kernel_that_no_gpu_would_find_by_its_name(text: str) -> None:
+    with pytest.raises(KernelError, match=r'^a.cu:7: kernel f needs extern "C" in front of __global__'):
+        find_entries(f'# 7 "a.cu"\n{text}\n')
+
+
+def test_who_listens_is_told_of_what_is_compiled(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[str, float | None]] = []
+    monkeypatch.setattr(building, "build_listeners", [lambda *args: told.append(args)])
+    result(source)
+    (first, nothing), (second, seconds) = told
+    assert (first, nothing, second) == ("number.cu", None, "number.cu")
+    assert seconds is not None
+    assert 0 < seconds < 100
+    building._memory.clear()
+    result(source)
+    assert len(told) == 2  # Found on disk.
+    source.write_text(SOURCE.replace("10", "nonsense"), encoding="utf-8")
+    with pytest.raises(KernelError):
+        result(source)
+    assert [name for name, _ in told[2:]] == ["number.cu"] * 2
+
+
+def test_a_program_hears_of_it_as_it_does_of_numbas_compilations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MINIALEX_CACHE", str(tmp_path))
+    monkeypatch.setattr(building, "_memory", {})
+    told: list[Compilation] = []
+    for _ in range(2):
+        with on_compile(told.append), mx.use_variant("cuda"):
+            ops.relu(mx.Tensor(np.ones(3)))
+    assert [(c.name, c.seconds is None, c.kept) for c in told] == [
+        ("activations.cu", True, True),
+        ("activations.cu", False, True),
+    ]

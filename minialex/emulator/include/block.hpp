@@ -16,6 +16,8 @@
 // Never inlined: the address that such a function would return to tells Python the line of the kernel.
 #define MINIALEX_COLD __attribute__((noinline, cold))
 #define MINIALEX_INLINE __attribute__((always_inline)) inline
+// Where local variables begin with a pattern (see building.py), these of our own do not.
+#define MINIALEX_UNINITIALIZED __attribute__((uninitialized))
 
 typedef long long index_t;
 
@@ -72,11 +74,13 @@ struct Report {
 
 enum Outcome { DONE, MORE, FAILED, NO_MEMORY };
 
-static Thread threads[MAX_THREADS];
-static Warp warps[MAX_THREADS / WARP];
-static Fiber fibers[MAX_THREADS], main_fiber;
-static int free_fibers[MAX_THREADS], n_free;
-static int runnable[MAX_THREADS], n_runnable, n_threads, n_at_barrier, n_returned;
+// Used through pointers: g++ checks the indices of arrays, for the sake of kernels, and here it takes time.
+static Thread all_threads[MAX_THREADS], *const threads = all_threads;
+static Warp all_warps[MAX_THREADS / WARP], *const warps = all_warps;
+static Fiber all_fibers[MAX_THREADS], *const fibers = all_fibers, main_fiber;
+static int all_free[MAX_THREADS], *const free_fibers = all_free, n_free;
+static int all_runnable[MAX_THREADS], *const runnable = all_runnable;
+static int n_runnable, n_threads, n_at_barrier, n_returned;
 static int current;  // The number of the thread that runs.
 static uint3 thread_index, block_index, block_extent, grid_extent;
 static void (*kernel)();
@@ -122,7 +126,8 @@ inline void make_current(int number) {
     __builtin_unreachable();
 }
 
-uint64_t address_in_library(void* address);
+// Of the library that this file is a part of; set once, because asking for it takes a lock.
+static char* library_base;
 
 [[noreturn]] MINIALEX_COLD __attribute__((format(printf, 3, 4))) static void fail(
     int thread, void* address, const char* format, ...) {
@@ -133,7 +138,7 @@ uint64_t address_in_library(void* address);
     report.block[0] = block_index.x, report.block[1] = block_index.y, report.block[2] = block_index.z;
     const uint3 at = threads[thread < 0 ? 0 : thread].index;
     report.thread[0] = thread < 0 ? -1 : (int)at.x, report.thread[1] = at.y, report.thread[2] = at.z;
-    report.address = address ? address_in_library(address) : 0;
+    report.address = address && library_base ? (char*)address - library_base - 1 : 0;
     leave(FAILED);
 }
 
@@ -255,7 +260,7 @@ inline void meet(Warp& warp, int i) {
     const Meeting meeting = warp.meeting[i];
     warp.meeting[i] = warp.meeting[--warp.meetings];
     const int first = (int)(&warp - warps) * WARP;
-    uint64_t values[WARP];
+    uint64_t values[WARP] MINIALEX_UNINITIALIZED;
     for (int lane = 0; lane < WARP; ++lane) values[lane] = threads[first + lane].value;
     for (int lane = 0; lane < WARP; ++lane)
         if (meeting.arrived >> lane & 1) {

@@ -1,21 +1,15 @@
 // Runs CUDA kernels on the CPU: what stands in front of a .cu file when g++ compiles it, and what Python
-// calls. Read fibers.hpp, block.hpp, memory.hpp and intrinsics.hpp in this order; this file is the last.
+// calls. Read fibers.hpp, block.hpp, memory.hpp, intrinsics.hpp and faults.hpp in this order; this file is
+// the last.
 
 #ifndef MINIALEX_EMULATOR_HPP
 #define MINIALEX_EMULATOR_HPP
 
-#include <dlfcn.h>
-
 #include <utility>
 
-#include "intrinsics.hpp"
+#include "faults.hpp"
 
 namespace minialex {
-
-uint64_t address_in_library(void* address) {
-    Dl_info info;
-    return dladdr(address, &info) ? (uint64_t)address - (uint64_t)info.dli_fbase - 1 : 0;
-}
 
 const int MAX_ARGUMENTS = 512;
 
@@ -37,10 +31,12 @@ static bool inside_a_block;
 // How a parameter's type is spelled for Python: "in f4", "out u1", "i8", "32 in f4" for a table of 32.
 template <class T> struct Code {
     static_assert(sizeof(T) == 0, "a kernel parameter must be In<T>, Out<T>, an integer or a real number");
+    static constexpr const char* text = "";  // So that there is no second error.
 };
 template <class T> struct Code<T*> {
     static_assert(sizeof(T) == 0,
                   "a kernel parameter must be In<T> or Out<T>, which know their bounds, not a pointer");
+    static constexpr const char* text = "";
 };
 #define MINIALEX_CODE(T, TEXT) template <> struct Code<T> { static constexpr const char* text = TEXT; };
 MINIALEX_CODE(float, "f4")
@@ -169,7 +165,7 @@ inline void begin_blocks(const unsigned* grid, uint64_t seed) {
     first_block = random_below(limit);
     do block_stride = 1 + random_below(limit);
     while (common_factor(blocks_all, block_stride) != 1);
-    inside_a_block = false;
+    inside_a_block = interrupted = false;
 }
 
 // Which block comes after so many others.
@@ -186,6 +182,9 @@ inline uint3 block_number(uint64_t done) {
 // Gets everything ready for a launch. Returns whether there was enough memory.
 MINIALEX_API int minialex_begin(void (*entry)(), const unsigned* grid, const unsigned* block,
                                 const minialex::Argument* passed, int n, uint64_t seed) {
+    Dl_info info;
+    if (!minialex::library_base && dladdr((void*)&minialex_begin, &info))
+        minialex::library_base = (char*)info.dli_fbase;
     minialex::kernel = entry;
     minialex::renew_epochs();
     minialex::begin_threads(block);
@@ -193,21 +192,42 @@ MINIALEX_API int minialex_begin(void (*entry)(), const unsigned* grid, const uns
     return minialex::begin_arguments(passed, n);
 }
 
-// Runs for a while. Returns 0: done, 1: call again, 2: failed, 3: out of memory.
-MINIALEX_API int minialex_resume() {
-    using namespace minialex;
+namespace minialex {
+
+// From Python's stack to that of the thread whose turn it is, and back.
+inline void go_on() {
+    Fiber& next = interrupted ? interrupted_fiber : current_fiber();
+    interrupted = false;
+    jump(main_fiber, next);
+}
+
+inline Outcome run_a_slice() {
     slice_end = seconds() + SLICE_SECONDS;
     fuel = FUEL;
     while (inside_a_block || blocks_done < blocks_all) {
         if (!inside_a_block && !begin_block(block_number(blocks_done))) return NO_MEMORY;
         inside_a_block = true;
-        jump(main_fiber, current_fiber());
+        go_on();
         if (outcome != DONE) return outcome;
         inside_a_block = false;
         ++blocks_done;
         if (blocks_done % 64 == 0 && seconds() > slice_end) return MORE;
     }
     return DONE;
+}
+
+}  // namespace minialex
+
+// Around minialex_resume: signals are ours, and again whose they were.
+MINIALEX_API void minialex_catch_signals() { minialex::catch_signals(); }
+MINIALEX_API void minialex_release_signals() { minialex::release_signals(); }
+
+// Runs for a while. Returns 0: done, 1: call again, 2: failed, 3: out of memory.
+MINIALEX_API int minialex_resume() {
+    minialex::begin_running();
+    const minialex::Outcome outcome = minialex::run_a_slice();
+    minialex::end_running();
+    return outcome;
 }
 
 // Gives back what the launch needed, also when it is not done.

@@ -22,7 +22,7 @@ namespace minialex {
 
 // Only touched pages cost memory, so this can be generous: printf alone takes several kilobytes.
 const size_t STACK_BYTES = 256 * 1024;
-const size_t GUARD_BYTES = 64 * 1024;  // A multiple of every page size; running over it stops the program.
+const size_t GUARD_BYTES = 64 * 1024;  // A multiple of every page size; who runs over it gets a signal.
 
 #ifdef MINIALEX_OWN_SWITCH
 

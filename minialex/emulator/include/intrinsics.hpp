@@ -179,9 +179,15 @@ namespace minialex {
 // What kernels print is kept for Python, which prints it where Python prints.
 static char* printed;
 static size_t n_printed, printed_capacity;
+static volatile bool printing;  // The C library may hold a lock, and nobody may leave the kernel.
+const size_t PRINTING_BYTES = 32 * 1024;  // Of the stack, more than the C library takes.
 
 __attribute__((format(printf, 1, 2))) static int print(const char* format, ...) {
-    char line[1024];
+    char line[1024] MINIALEX_UNINITIALIZED;
+    if ((size_t)(line - current_fiber().stack) < PRINTING_BYTES)
+        fail(current, __builtin_return_address(0), "the stack of a thread is full, too full to print");
+    burn_fuel();
+    printing = true;
     va_list values;
     va_start(values, format);
     const int n = vsnprintf(line, sizeof line, format, values);
@@ -193,6 +199,7 @@ __attribute__((format(printf, 1, 2))) static int print(const char* format, ...) 
     }
     memcpy(printed + n_printed, line, length);
     n_printed += length;
+    printing = false;
     return n;
 }
 

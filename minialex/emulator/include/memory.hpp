@@ -44,6 +44,8 @@ inline Text place(const Array& array, index_t at) {
     if (!array.data && array.size == 0)
         fail(current, address, "%s is a null pointer (None was passed), and element %lld is asked for",
              array.name, at);
+    if (array.size == 0)
+        fail(current, address, "%s is out of range: %s has no elements", place(array, at).text, array.name);
     fail(current, address, "%s is out of range: %s has %lld element(s), 0 .. %lld", place(array, at).text,
          array.name, array.size, array.size - 1);
 }
