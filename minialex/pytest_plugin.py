@@ -19,10 +19,10 @@ __all__ = ["check_op"]
 
 @pytest.fixture
 def check_op() -> Callable[..., Any]:
-    """minialex.testing.check_op, which fails the test with its report alone: the traceback would be that of
-    the checks, and says nothing about the op.
+    """check_op(MyOp, [x, y], {"alpha": 2.0}): the gradients of an operation, and its good manners.
 
-    Args, Returns: as minialex.testing.check_op.
+    It is minialex.testing.check_op, which fails the test with its report alone: the traceback would be that
+    of the checks, and says nothing about the op. Args, Returns: as there.
     """
     from minialex import testing
 

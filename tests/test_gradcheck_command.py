@@ -78,6 +78,31 @@ def with_inputs(x, w):
 with_inputs.gradcheck_inputs = [np.ones((2, 3)), np.arange(6.0).reshape(3, 2)]
 net = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2))
 number = 3
+
+def for_numpy(x):
+    return np.maximum(x, 0)
+
+def gives_an_array(x):
+    return np.tanh(x.numpy())
+
+def returns_none(x):
+    x * 2.0
+
+def too_few():
+    return 1.0
+
+def power(x, cubed=False):
+    return x**3 if cubed else x**2
+
+def square_backward(dy, x):
+    return 2 * x * dy
+
+class Half(Op):
+    def forward(self, x):
+        return x / 2
+
+class Net(nn.Module):
+    pass
 """
 
 
@@ -302,6 +327,30 @@ def test_help_of_one_operation(gradcheck: Run) -> None:
     assert "--kernel-size" in gradcheck("max_pool2d", "--help").output
 
 
+def test_help_of_a_model_and_of_a_users_function(gradcheck: Run, homework: Path) -> None:
+    assert "--image-size" in gradcheck("--model", "lenet5", "--help").output
+    text = gradcheck("--function", f"{homework}:swish", "--help").output
+    assert "[default: 1.0]" in text
+    assert "--beta" in text
+    assert "--classes" not in text
+
+
+def test_help_of_what_there_is_not(gradcheck: Run) -> None:
+    assert "did you mean 'conv2d'?" in gradcheck("conv2", "--help").output
+    assert "checks its rows" in gradcheck("index", "--help").output
+
+
+def test_help_says_which_words_are_taken(gradcheck: Run) -> None:
+    assert "paper or torch" in gradcheck("local_response_norm", "--help").output
+    assert "--no-training  " in gradcheck("dropout", "--help").output
+
+
+def test_a_pair_gets_its_switches(gradcheck: Run, homework: Path) -> None:
+    words = ["--function", f"{homework}:power", "--backward", f"{homework}:square_backward", "--x", "3"]
+    assert gradcheck(*words).exit_code == 0
+    assert gradcheck(*words, "--cubed").exit_code == 6
+
+
 def test_help_speaks_no_python(gradcheck: Run) -> None:
     text = gradcheck("--help").output
     assert not re.search(r"[{}]|list\[", text)
@@ -492,12 +541,15 @@ def test_a_picture_of_a_wrong_gradient(gradcheck: Run, tmp_path: Path) -> None:
         ("cross_entropy --logits 2,3 --labels 0,7", 2, "7"),
         ("index --x 3", 2, "index: its inputs cannot be chosen"),
         ("flatten", 2, "flatten needs --x"),
-        ("relu --x 0", 6, "no elements"),
+        ("relu --x 0", 2, "no elements"),
+        ("relu --x 2 --eps 1e-300", 2, "--eps must lie between"),
+        ("relu --x 2 --eps 10", 2, "--eps must lie between"),
+        ("local_response_norm --x 1,2,3,3", 2, "needs --size: a whole number and --dialect: paper or torch"),
         ("--sed 3", 2, "no such option: --sed; did you mean --seed?"),
         ("--x 2,3", 2, "no such option: --x; "),
         ("--seed many", 2, "--seed"),
         ("--seed -1", 2, "--seed must be at least 0"),
-        ("--eps 0", 2, "--eps must be a number above 0, got 0"),
+        ("--eps 0", 2, "--eps must lie between 1e-13 and 1, got 0"),
         ("--rtol nan", 2, "--rtol must be a number"),
         ("--variant cupy", 2, "unknown kernel variant 'cupy': expected one of reference, array, numba, cuda"),
         ("--device tpu", 5, "unknown device 'tpu'"),
@@ -542,7 +594,15 @@ def test_errors(gradcheck: Run, line: str, code: int, message: str) -> None:
         ("picky --x 2", "RuntimeError: three rows, please"),
         ("net", "needs --x"),
         ("net --x 5,5", "5"),
-        ("swish --x 2 --backward FILE:nothing", "has no 'nothing'"),
+        ("swish --x 2 --backward FILE:nothing", "has no 'nothing'; it has "),
+        ("for_numpy --x 2", "does not support ufuncs (__array_ufunc__=None)"),
+        ("for_numpy --x 2", "--backward FILE.py:NAME"),
+        ("gives_an_array --x 2", "must give one Tensor, got ndarray; write it with minialex.ops"),
+        ("returns_none --x 2", "must give one Tensor, got NoneType; did it forget `return`?"),
+        ("for_numpy --x 2 --backward FILE:too_few", "takes dy and then the inputs of forward"),
+        ("Half --x 2 --backward FILE:too_few", "Half is an Op, which has its own backward"),
+        ("Half --x 2", "Half must define shape"),
+        ("Net --x 2,3", "Net is a class; write `net = Net(...)` in the file"),
         ("swish --x 2 --backward FILE:number", "--backward: int cannot be called"),
     ],
 )

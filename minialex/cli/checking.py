@@ -110,8 +110,9 @@ def gradcheck(
         list[str] | None,
         typer.Argument(
             metavar="OP",
-            help="One operation, by its rows or with shapes of your own: conv2d --x 2,3,13,13 --weight "
-            "8,3,5,5 --stride 2. Its own --help tells its options. [default: the rows of all operations]",
+            help="One operation, by its rows (shapes and settings that come with it) or with shapes of "
+            "your own: conv2d --x 2,3,13,13 --weight 8,3,5,5 --stride 2. Its own --help tells its options. "
+            "[default: the rows of all operations]",
             show_default=False,
         ),
     ] = None,
@@ -120,7 +121,11 @@ def gradcheck(
         str | None, typer.Option(help="A whole network: flowers, single, grouped, owt or lenet5.")
     ] = None,
     function: Annotated[
-        str | None, typer.Option(metavar="FILE.py:NAME", help="A function of Tensors, an Op, or a module.")
+        str | None,
+        typer.Option(
+            metavar="FILE.py:NAME",
+            help="A function of Tensors, an Op, or a module; a shape for each input: --x 2,3.",
+        ),
     ] = None,
     backward: Annotated[
         str | None,
@@ -144,7 +149,9 @@ def gradcheck(
     ] = None,
     mutate: Annotated[
         bool,
-        typer.Option("--mutate", help="Plant typical bugs, one at a time, and tell what notices each."),
+        typer.Option(
+            "--mutate", help="Plant typical bugs, one at a time, and tell what notices each: a minute."
+        ),
     ] = False,
     lesson: Annotated[
         int | None, typer.Option(help="Show the report of a hidden bug, from 1: which is it?")
@@ -162,7 +169,7 @@ def gradcheck(
     from minialex.train.compiling import ALL_KERNELS, USUAL_SECONDS, CompileNotice
     from minialex.train.reporter import SilentReporter
 
-    everything = not words and model is None and function is None
+    everything = not words and model is None and function is None and lesson is None
     with user_errors(), CompileNotice(SilentReporter().note, ALL_KERNELS if everything else USUAL_SECONDS):
         if list_ops:
             print(commands.list_ops())

@@ -10,11 +10,11 @@ A function of arrays becomes a function of one number: s(x) = <fn(x), v>, with a
 A cotangent of ones would let softmax pass with any gradient at all (its outputs always sum to one), and a
 backward that forgets its dy. Everything runs in float64: in float32 rounding is as large as the difference.
 
-In reading order: settings, experiment (the gradients by backward), differences and directions (the gradients
-by differences), comparison; diagnosis (what a disagreement means) with ties and inside; faults (what is
-likely wrong) with evidence; judging and report; checking (gradcheck itself) with culprits (which operation
-did it). Beside it: models, pairs (plain NumPy functions), accuracy (what float32 leaves of a gradient) and
-curves.
+In reading order: settings, experiment (the gradients by backward), cotangents (the same for another dy),
+differences and directions (the gradients by differences), comparison; diagnosis (what a disagreement means)
+with ties and inside; faults (what is likely wrong) with evidence; judging and report; checking (gradcheck
+itself) with culprits (which operation did it). Beside it: models, pairs (plain NumPy functions), accuracy
+(what float32 leaves of a gradient) and curves.
 """
 
 from minialex.gradient_check.accuracy import Accuracy, AccuracyRow, gradient_accuracy

@@ -8,6 +8,7 @@ from typing import Any
 
 from minialex.backend import use_winograd
 from minialex.gradient_check.comparison import Comparison
+from minialex.gradient_check.cotangents import doubts_about_dy
 from minialex.gradient_check.culprits import find_culprit
 from minialex.gradient_check.differences import compare_elements
 from minialex.gradient_check.directions import compare_directions
@@ -44,7 +45,12 @@ def gradcheck(
 
     Elements at a kink (relu of 0) or in a tie (equal pixels in a max-pool window) have no derivative; they
     are told apart, counted, and pass as long as backward chose a value between the two sides and at least
-    half of the input's elements were compared. An element that is right with another eps passes, too.
+    half of the input's elements were compared. An element that is right with another eps passes, too. Where
+    every gradient of an input is smaller than atol, rtol alone decides, as far as differences can tell. And
+    backward must be linear: for -2 * dy, in memory with gaps, it must give -2 times the gradient.
+    What passes: an error within rtol, which the report's relative error shows; in an input of which a sample
+    is compared, an error in few elements that is less than rtol of the whole gradient's norm; and what fails
+    at other values than these.
     Shapes: inputs any; fn(*inputs) any shape with at least one element.
     Args:   fn: takes as many Tensors as there are inputs and gives one Tensor. It is called many times, on
             float64 copies, each time inside random_scope(seed, 0): dropout always draws the same mask. A
@@ -59,7 +65,8 @@ def gradcheck(
     Returns: True. An input that the output does not reach has a gradient of zero, and must have no effect.
     Raises: GradcheckError with a report (`error.report`, a Report) if a gradient is wrong; and if the
             function cannot be checked: nothing to check, no Tensor given back, another dtype than float64,
-            NaN or infinity, an output without elements, other bits at the second call.
+            NaN or infinity, an output without elements, other bits at the second call, a backward that
+            writes into its dy.
     """
     report = examine(
         fn,
@@ -117,6 +124,7 @@ def examine_experiment(
     """The Report of an experiment, which this runs; `repeat`: how to repeat it, if not by gradcheck."""
     started = perf_counter()
     experiment.run()
+    experiment.doubts = doubts_about_dy(experiment)
     parts = []
     for position, argument in experiment.checked():
         if progress is not None:

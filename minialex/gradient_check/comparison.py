@@ -55,9 +55,13 @@ class Comparison:
         return everywhere.reshape(self.shape)
 
 
-def relative_norm(analytic: Float64Array, numeric: Float64Array) -> float:
-    """||analytic - numeric|| / ||numeric||; the plain norm where ||numeric|| is zero, up to rounding."""
-    norm = float(np.linalg.norm(numeric))
+def relative_norm(analytic: Float64Array, numeric: Float64Array, rounding: float = ROUNDING) -> float:
+    """||analytic - numeric|| / ||numeric||; the plain norm where ||numeric|| is zero, up to `rounding`."""
     with np.errstate(invalid="ignore"):
-        difference = float(np.linalg.norm(analytic - numeric))
-    return difference / norm if norm > ROUNDING else difference
+        difference = analytic - numeric
+    # In units of the largest number, whose square may be too large for a float.
+    unit = float(np.abs(numeric).max(initial=0.0))
+    if not 1e100 < unit < np.inf:
+        unit = 1.0
+    norm, off = float(np.linalg.norm(numeric / unit)), float(np.linalg.norm(difference / unit))
+    return off / norm if norm * unit > rounding else off

@@ -21,6 +21,7 @@ from minialex.gradient_check.directions import compare_directions
 from minialex.gradient_check.experiment import Experiment, Input
 from minialex.gradient_check.judging import judge
 from minialex.gradient_check.report import InputReport
+from minialex.gradient_check.settings import GradcheckError
 from minialex.tensor import Event, Op, Tensor, no_grad, observe
 
 # Of each input of each operation as many elements are compared as let it read and write so many numbers, but
@@ -75,7 +76,10 @@ def find_culprit(experiment: Experiment) -> Culprit | None:
             calls[event.op.order] = tuple(tensor.data for tensor in event.inputs)
         elif not found and event.op.order in calls:
             number = sorted(calls).index(event.op.order) + 1
-            reports = _check_op(event, calls[event.op.order], experiment)
+            try:
+                reports = _check_op(event, calls[event.op.order], experiment)
+            except GradcheckError:  # Its inputs are smaller than fn's, and a step leaves its domain.
+                return
             found.extend(Culprit(event.op.name, number, len(calls), report) for report in reports[:1])
 
     with observe(watch):

@@ -43,7 +43,8 @@ class Finding:
 
     Args: verdict: one of VERDICTS; reason: a few words for the reader; numeric: the slope by the step that
           was best; eps: that step; curve: the slopes with steps from 1e-1 to 1e-9, if they were needed;
-          bent: whether fn has a kink here, so that no slope is the right one.
+          bent: whether fn has a kink here, so that no slope is the right one; settled: whether the curve
+          settled on `numeric`.
     """
 
     verdict: str
@@ -52,6 +53,7 @@ class Finding:
     eps: float
     curve: tuple[Slope, ...] = ()
     bent: bool = False
+    settled: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,9 +107,10 @@ def diagnose(spot: Spot, thorough: bool = True) -> Finding:
     if inside is not None and not inside.last:
         # Behind a kink backward's choice is multiplied by anything: the slopes outside are no bounds.
         return Finding(inside.verdict, inside.text, near.central, eps, curve)
+    is_settled = best is not None
     best = near if best is None else best
     reason = "" if inside is None else f"outside of the slopes at a kink {inside.text}"
-    return Finding("wrong", reason, best.central, best.eps, curve, bent=inside is not None)
+    return Finding("wrong", reason, best.central, best.eps, curve, inside is not None, is_settled)
 
 
 def error_curve(spot: Spot) -> tuple[Slope, ...]:

@@ -72,7 +72,7 @@ def two_sides(
     """
     where = step_text(experiment, position, element, eps)
     with experiment.spare(position) as shifted:
-        flat = shifted.reshape(-1)
+        flat = shifted.flat  # In row-major order, whatever the order in memory.
         value = flat[element]
         if value + eps == value or value - eps == value:
             eps *= abs(value)

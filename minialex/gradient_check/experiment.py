@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from minialex.backend import DTypeError, to_device, to_numpy
+from minialex.backend import DTypeError, device_of, is_array, to_device, to_numpy
 from minialex.gradient_check.settings import (
     Float64Array,
     Function,
@@ -54,7 +54,8 @@ class Experiment:
           leaves: what fn is called with, a Tensor for each argument; takes_leaves: whether fn uses what it
           is called with, and not Tensors of its own, as a model uses its parameters.
     Attributes, after `run`: output: fn's values (float64, on the host); cotangent: v, of the output's shape;
-    gradients: by backward, of <fn, v>, one for each argument; ops: the names of what was recorded, in order.
+    gradients: by backward, of <fn, v>, one for each argument; ops: the names of what was recorded, in order;
+    doubts: by position, what speaks against a gradient although it agrees (see cotangents.py).
     """
 
     fn: Function
@@ -66,6 +67,7 @@ class Experiment:
     cotangent: Float64Array = field(init=False)
     gradients: list[Float64Array] = field(init=False)
     ops: list[str] = field(init=False)
+    doubts: dict[int, str] = field(init=False, default_factory=dict)
     _spare: dict[int, Float64Array] = field(init=False, repr=False, default_factory=dict)
 
     def run(self) -> None:
@@ -146,11 +148,11 @@ class Experiment:
         """
         array = self.arguments[position].array
         if array.size < LARGE:
-            yield array.copy()
+            yield array.copy(order="K")
             return
         kept = self._spare.pop(position, None)
         self._spare.clear()
-        copied = array.copy() if kept is None else kept
+        copied = array.copy(order="K") if kept is None else kept
         yield copied
         self._spare[position] = copied
 
@@ -182,7 +184,10 @@ class Experiment:
         if values.shape != self.output.shape:
             refuse(f"fn gave shape {self.output.shape} and, after a step of eps, shape {values.shape}")
         if not np.isfinite(values).all():
-            refuse(f"after {where} the output holds {first_bad(values)}")
+            refuse(
+                f"after {where} the output holds {first_bad(values)}: fn ends within eps of here; "
+                "move the input, or give a smaller eps"
+            )
         return values
 
 
@@ -213,16 +218,21 @@ def require_something(arguments: list[Input], got: str) -> None:
 
 
 def as_input(value: Any, name: str) -> Input:
-    """A copy of one input. Raises: GradcheckError if it is no Tensor or array, or not finite."""
+    """A copy of one input, its axes in memory as they were.
+
+    Raises: GradcheckError if it is no Tensor or array, or not finite.
+    """
     if isinstance(value, Tensor):
         array, device = to_numpy(value.data), value.device
     elif hasattr(value, "dtype") and hasattr(value, "shape"):
-        value = np.asarray(value) if isinstance(value, np.generic) else value
-        array, device = to_numpy(value), Tensor(value).device
+        array = to_numpy(np.asarray(value) if isinstance(value, np.generic) else value)
+        device = device_of(value) if is_array(value) else "cpu"
     else:
         refuse(f"{name} must be a Tensor or an array, got {type(value).__name__}")
+    if array.dtype.kind not in "fiub":
+        refuse(f"{name} holds {array.dtype}: only floating numbers are checked, and integers passed through")
     floating = array.dtype.kind == "f"
-    copied = np.array(array, dtype=np.float64 if floating else None, order="C")
+    copied = np.array(array, dtype=np.float64 if floating else None, order="K")
     if floating and not np.isfinite(copied).all():
         refuse(f"{name} holds {first_bad(copied)}")
     wanted = value.requires_grad if isinstance(value, Tensor) else True
@@ -246,11 +256,31 @@ def _require_output(output: Tensor) -> None:
 
 
 def _run_backward(output: Tensor, cotangent: Float64Array) -> None:
+    kept = cotangent.copy()
     try:
         # The graph may reach back into one of the user's own, which must not be freed.
         output.backward(cotangent, retain_graph=True)
     except (GraphError, ShapeError, DTypeError) as error:
         raise GradcheckError(f"gradcheck: backward does not run: {error}") from error
+    if not same_bits(cotangent, kept):  # Else the differences would be held against another v.
+        cotangent[...] = kept
+        name = _writer(output, cotangent)
+        refuse(f"the backward of {name} writes into its dy, which others may still read; let it edit a copy")
+
+
+def _writer(output: Tensor, cotangent: Float64Array) -> str:
+    """The name of the operation whose backward changes the cotangent, which is put right again."""
+    kept = cotangent.copy()
+    names: list[str] = []
+
+    def watch(event: Event) -> None:
+        if event.phase == "backward" and not same_bits(cotangent, kept):
+            names.append(event.op.name)
+
+    with observe(watch):
+        output.backward(cotangent, retain_graph=True)
+    cotangent[...] = kept
+    return names[0] if names else "fn"
 
 
 def _gradient(leaf: Tensor) -> Float64Array:

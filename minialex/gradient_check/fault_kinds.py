@@ -38,7 +38,8 @@ class Hints:
           coarse: the numeric gradient with a step so long that float32 would do;
           output_shape: of the function; jacobians: (outputs, elements) by backward and by differences, both
           flattened in row-major order; arrays: by name, with the input's shape, what a factor may be made
-          of: the input itself, the others, the output.
+          of: the input itself, the others, the output; everywhere: the analytic gradient, also where nothing
+          was compared.
     """
 
     axes: tuple[str, ...] = ()
@@ -53,6 +54,7 @@ class Hints:
     output_shape: Shape | None = None
     jacobians: tuple[Float64Array, Float64Array] | None = None
     arrays: Mapping[str, Float64Array] = field(default_factory=dict)
+    everywhere: Float64Array | None = None
 
     def letters(self, ndim: int) -> tuple[str, ...]:
         """What each axis is called: its letter, or `axis 2` where there are no letters."""

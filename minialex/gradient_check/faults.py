@@ -10,6 +10,7 @@ all with the two Jacobians, which say which output sent what to which element.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -64,6 +65,7 @@ def likely_fault(analytic: Float64Array, numeric: Float64Array, hints: Hints | N
     broken = compared & ~np.isfinite(analytic)
     if broken.any():
         return _not_finite(analytic, broken)
+    hints = dataclasses.replace(hints, everywhere=analytic)
     analytic, numeric = (np.where(compared, a, np.nan) for a in (analytic, numeric))
     found = [detector(analytic, numeric, hints) for detector in _DETECTORS]
     return max(
@@ -170,7 +172,7 @@ def _rearranged(analytic: Float64Array, numeric: Float64Array, hints: Hints) -> 
     if analytic.size > LARGE:
         return None
     return rearrangement(
-        analytic,
+        analytic if hints.everywhere is None else hints.everywhere,
         numeric,
         hints.letters(analytic.ndim),
         VISIBLE * _scale(numeric, analytic),

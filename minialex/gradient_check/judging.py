@@ -16,7 +16,7 @@ from minialex.gradient_check.experiment import Experiment
 from minialex.gradient_check.faults import Fault, likely_fault
 from minialex.gradient_check.inside import float32_inside, is_rounded
 from minialex.gradient_check.report import LISTED, DirectionReport, ElementReport, InputReport
-from minialex.gradient_check.settings import Float64Array
+from minialex.gradient_check.settings import FAINT, Float64Array
 from minialex.shapes import numel
 
 # Once so many elements are wrong, the others get a shorter look: nothing can make the input right again.
@@ -31,24 +31,54 @@ def judge(
 ) -> InputReport:
     """The verdict on every element of one input, the worst of them in detail, and the likely fault."""
     experiment = _scaled(experiment, comparison, directions)
+    report, _ = _judged(experiment, position, comparison, directions)
+    largest = float(np.abs(report.numeric[report.compared]).max(initial=0.0))
+    # What is smaller than atol cannot fail, unless differences are good enough to hold it against less.
+    if not (report.ok and FAINT * _noise(experiment) < largest < experiment.settings.atol):
+        return report
+    closer = copy.copy(experiment)
+    atol = experiment.settings.rtol * largest + FAINT * _noise(experiment)
+    closer.settings = dataclasses.replace(experiment.settings, atol=atol)
+    found, is_sure = _judged(closer, position, comparison, directions)
+    said = f"every gradient here is smaller than atol={experiment.settings.atol:g}"
+    if not found.ok and is_sure:
+        return dataclasses.replace(found, problems=(*found.problems, f"{said}: held against rtol alone"))
+    remark = "held against rtol alone" if found.ok else "can hardly fail: give a smaller atol"
+    return dataclasses.replace(report, remarks=(f"{said}, and {remark}",))
+
+
+def _noise(experiment: Experiment) -> float:
+    """What the rounding of the outputs does to a slope."""
+    return output_rounding(experiment) / experiment.settings.eps
+
+
+def _judged(
+    experiment: Experiment,
+    position: int,
+    comparison: Comparison,
+    directions: tuple[DirectionReport, ...],
+) -> tuple[InputReport, bool]:
+    """The report with the experiment's tolerances; and whether a wrong element was held against a slope that
+    does not depend on the step."""
     settings = experiment.settings
     verdicts = np.full(len(comparison.analytic), "ok", dtype="U9")
     numeric = comparison.numeric.copy()
     allowed = comparison.tolerance(settings.atol, settings.rtol)
-    elements, smooth = [], np.ones(len(verdicts), dtype=bool)
+    elements, smooth, is_sure = [], np.ones(len(verdicts), dtype=bool), False
     # A whole model is slow, and where a direction is wrong its elements need no reasons.
     hasty = experiment.is_whole_model and any(d.verdict == "wrong" for d in directions)
     for row, finding in _findings(experiment, position, comparison, ENOUGH if not hasty else 0):
         verdicts[row], numeric[row], smooth[row] = finding.verdict, finding.numeric, not finding.bent
+        is_sure |= finding.verdict == "wrong" and finding.settled
         elements.append(_element(comparison, row, float(allowed[row]), finding))
     elements.sort(key=lambda e: (e.verdict != "wrong", -e.excess))
     listed = tuple(elements[:LISTED])
     source = (experiment, position)
     report = InputReport(comparison, verdicts, numeric, listed, directions, source=source)
     report = _with_doubts(experiment, position, report)
-    if report.ok:
-        return report
-    return dataclasses.replace(report, fault=_fault(experiment, position, report, smooth))
+    if not report.ok:
+        report = dataclasses.replace(report, fault=_fault(experiment, position, report, smooth))
+    return report, is_sure
 
 
 def _scaled(
@@ -62,7 +92,7 @@ def _scaled(
     if directions:  # Along random signs the slope is as large as the norm of the gradient.
         values = np.array([d.numeric for d in directions]) / np.sqrt(numel(comparison.shape))
     size = float(np.sqrt(np.mean(np.square(values)))) if values.size else 0.0
-    atol = settings.rtol * size + output_rounding(experiment) / settings.eps
+    atol = settings.rtol * size + _noise(experiment)
     result = copy.copy(experiment)
     result.settings = dataclasses.replace(settings, atol=atol)
     return result
@@ -121,6 +151,8 @@ def _with_doubts(experiment: Experiment, position: int, report: InputReport) -> 
             problems.append(f"{culprit} computes in float32 what it gives as float64")
     if not report.counts["wrong"] and is_rounded(experiment.gradients[position]):
         problems.append("every gradient here is a float32 number: backward computes in float32")
+    if not problems and not report.is_wrong and position in experiment.doubts:
+        problems.append(experiment.doubts[position])
     return dataclasses.replace(report, problems=tuple(problems))
 
 

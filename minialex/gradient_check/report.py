@@ -12,9 +12,10 @@ import numpy.typing as npt
 from minialex.gradient_check.comparison import Comparison, relative_norm
 from minialex.gradient_check.curves import ErrorCurve, error_curves
 from minialex.gradient_check.diagnosis import VERDICTS
+from minialex.gradient_check.differences import output_rounding
 from minialex.gradient_check.experiment import Experiment
 from minialex.gradient_check.faults import Fault
-from minialex.gradient_check.settings import ROUNDING, Settings, index_text
+from minialex.gradient_check.settings import FAINT, ROUNDING, Settings, index_text
 from minialex.gradient_check.tables import curve_line, table
 
 # Failing elements that a report lists, the worst first.
@@ -78,8 +79,8 @@ class InputReport:
     Args: comparison: both gradients, with the step that the check was asked for; verdicts: one of VERDICTS
           for each element compared; numeric: as the comparison's, but by a better step where one was needed;
           listed: the worst elements; directions: the random directions, where only a sample of the elements
-          was compared; fault: what is likely wrong with backward; problems: what else is wrong; source: the
-          experiment, and the input's position in it.
+          was compared; fault: what is likely wrong with backward; problems: what else is wrong; remarks: what
+          is good to know; source: the experiment, and the input's position in it.
     """
 
     comparison: Comparison
@@ -89,6 +90,7 @@ class InputReport:
     directions: tuple[DirectionReport, ...] = ()
     fault: Fault | None = None
     problems: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
     source: tuple[Experiment, int] | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -123,21 +125,22 @@ class InputReport:
         return ~np.isin(self.verdicts, ("kink", "tie"))
 
     @property
-    def below_atol(self) -> bool:
-        """Whether the largest gradient, which is not 0, is smaller than the error that is always allowed."""
-        if self.source is None or not len(self.numeric):
-            return False
-        largest = float(np.abs(self.numeric[self.compared]).max(initial=0.0))
-        return ROUNDING < largest < self.source[0].settings.atol
-
-    @property
     def relative_error(self) -> float:
         """||analytic - numeric|| / ||numeric|| over what was compared: the random directions, which know the
         whole gradient, or the elements where there are none."""
         pairs = np.array([(d.analytic, d.numeric) for d in self.directions if d.verdict != "kink"])
         if len(pairs):
             return relative_norm(pairs[:, 0], pairs[:, 1])
-        return relative_norm(self.comparison.analytic[self.compared], self.numeric[self.compared])
+        return relative_norm(
+            self.comparison.analytic[self.compared], self.numeric[self.compared], self._rounding()
+        )
+
+    def _rounding(self) -> float:
+        """Below which a gradient counts as zero: beside one that is wrong only what certainly is."""
+        if self.source is None or not self.is_wrong:
+            return ROUNDING
+        experiment = self.source[0]
+        return min(ROUNDING, FAINT * output_rounding(experiment) / experiment.settings.eps)
 
     def curves(self) -> tuple[ErrorCurve, ...]:
         """The error against eps in float64 and float32, of the worst elements if some are wrong, else of
@@ -171,7 +174,7 @@ class InputReport:
                 "kink or in a tie; move the input"
             )
         if self.fault is not None:
-            lines.append(f"likely fault: {self.fault.text}")
+            lines.append(f"likely fault: {self.fault.text} [{self.fault.kind}]")
         for verdict, what in (("kink", "at a kink"), ("tie", "in a tie of several maxima")):
             if counts[verdict]:
                 lines.append(f"{_count(counts[verdict])} {what} not compared: there is no derivative")
@@ -182,8 +185,7 @@ class InputReport:
             )
         if counts["precision"]:
             lines.append(f"{_count(counts['precision'])} right with another eps only")
-        if counts["ok"] and self.below_atol:
-            lines.append("every gradient here is smaller than atol, and can hardly fail: give a smaller atol")
+        lines += self.remarks
         if counts["wrong"] and not self.comparison.analytic.any():
             lines.append(
                 "every gradient here is 0: is the input cut off inside fn (detach, no_grad, NumPy), "
@@ -347,6 +349,7 @@ def _input_json(part: InputReport) -> dict[str, Any]:
         "relative_error": part.relative_error,
         "fault": None if part.fault is None else vars(part.fault),
         "problems": list(part.problems),
+        "remarks": list(part.remarks),
         "directions": [{**vars(d), "error": d.error} for d in part.directions],
         "worst": [vars(element) for element in part.listed],
     }

@@ -17,6 +17,8 @@ Function: TypeAlias = Callable[..., Tensor]
 
 # What differences of numbers around 1 leave of a derivative that is zero, with room to spare.
 ROUNDING = 1e-7
+# So many times the rounding of the outputs is what differences tell to a part in a hundred.
+FAINT = 100.0
 # Elements of an input that are compared one by one before a sample has to do.
 MAX_ELEMENTS = 2000
 # Random directions for an input of which only a sample is compared.
@@ -74,9 +76,10 @@ class Settings:
         if self.directions != DIRECTIONS:
             extras.append(f"directions={self.directions}")
         if self.nondet_tol:
-            extras.append(f"nondet_tol={self.nondet_tol:g}")
-        atol = [] if self.scaled else [f"atol={self.atol:g}"]
-        usual = [f"eps={self.eps:g}", *atol, f"rtol={self.rtol:g}", f"seed={self.seed}"]
+            extras.append(f"nondet_tol={float(self.nondet_tol)!r}")
+        # All digits, or it would be another experiment.
+        atol = [] if self.scaled else [f"atol={float(self.atol)!r}"]
+        usual = [f"eps={float(self.eps)!r}", *atol, f"rtol={float(self.rtol)!r}", f"seed={self.seed}"]
         return ", ".join([function, *usual, *extras]) + ")"
 
 

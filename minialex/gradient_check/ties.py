@@ -31,8 +31,8 @@ def moved_together(experiment: Experiment, position: int, element: int) -> tuple
         return None
     sides = []
     for step in (STEP, -STEP):
-        moved = array.copy()
-        moved.reshape(-1)[group] = value + step
+        moved = array.copy(order="K")
+        moved.flat[group] = value + step
         sides.append(experiment.values(position, moved, "a step"))
     slope = slope_of(experiment, sides[0], sides[1], (value + STEP) - value, value - (value - STEP))
     if slope.gap > experiment.settings.allowed(slope.central):

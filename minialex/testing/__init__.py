@@ -9,7 +9,7 @@ says what float32 leaves of a model's gradients.
 
 from minialex.gradient_check import check_model, check_pair, gradient_accuracy
 from minialex.testing.cases import CASES, Case, grid, positive
-from minialex.testing.check import CheckError, Result, check_op, run_all_cases
+from minialex.testing.check import CheckError, Result, check_op
 from minialex.testing.discovery import all_ops
 
 __all__ = [
@@ -24,5 +24,4 @@ __all__ = [
     "gradient_accuracy",
     "grid",
     "positive",
-    "run_all_cases",
 ]

@@ -6,7 +6,7 @@ failure raises CheckError, which names the row and the sentence.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, TypeAlias
@@ -20,11 +20,11 @@ from minialex.ops import MaxPool2dOp, ReluMaxPool2dOp, ReluOp
 from minialex.rng import Stream
 from minialex.shapes import ShapeError, numel
 from minialex.tensor import IndexOp, Op, Tensor
-from minialex.testing.cases import CASES, Case
+from minialex.testing.cases import Case
 from minialex.testing.counting import count_flops
 from minialex.testing.references import Reference
 
-__all__ = ["CheckError", "Result", "check_op", "run_all_cases"]
+__all__ = ["CheckError", "Result", "check_op"]
 
 # Tighter than gradcheck's own defaults: with these inputs central differences are good to nine digits.
 GRADIENT_ATOL, GRADIENT_RTOL = 1e-7, 1e-5
@@ -52,17 +52,16 @@ class CheckError(NumericalError):
 
 @dataclass(frozen=True)
 class Result:
-    """What came of one row.
+    """What came of a row that passed.
 
     Args: op: its name; case: the row's label; relative_error: the worst ||analytic - numeric|| / ||numeric||
-          of its inputs; seconds: how long all checks took; failure: the message, "" if all held.
+          of its inputs; seconds: how long all checks took.
     """
 
     op: str
     case: str
     relative_error: float
     seconds: float
-    failure: str = ""
 
 
 def check_op(
@@ -94,37 +93,6 @@ def check_op(
         except Exception as error:  # Whatever the op raises on a good row is the op's failure.
             raise CheckError(f"{where}: {type(error).__name__}: {error}") from error
     return Result(case.op.name, case.label, relative_error, perf_counter() - started)
-
-
-def run_all_cases(
-    report: Callable[[str], object] = print, cases: Iterable[Case] | None = None
-) -> list[Result]:
-    """check_op for every row, a line of the report for every op.
-
-    Args:   report: takes the lines; cases: the rows, None for CASES.
-    Returns: a Result for each row.
-    Raises: CheckError after the last row, with all failures, if there are any.
-    """
-    rows = list(CASES if cases is None else cases)
-    results = [_attempt(case) for case in rows]
-    for name in dict.fromkeys(result.op for result in results):
-        mine = [result for result in results if result.op == name]
-        wrong = sum(1 for result in mine if result.failure)
-        worst, seconds = max(r.relative_error for r in mine), sum(r.seconds for r in mine)
-        state = f"FAILED {wrong}" if wrong else "ok"
-        report(f"{name:20}  {len(mine):3} rows  {state:9}  worst error {worst:.1e}  {seconds:6.2f} s")
-    failures = [result.failure for result in results if result.failure]
-    if failures:
-        raise CheckError(f"{len(failures)} of {len(results)} rows failed\n\n" + "\n\n".join(failures))
-    return results
-
-
-def _attempt(case: Case) -> Result:
-    started = perf_counter()
-    try:
-        return check_op(case)
-    except CheckError as error:
-        return Result(case.op.name, case.label, float("nan"), perf_counter() - started, str(error))
 
 
 # ------------------------------------------------------------------------------------------- one experiment

@@ -13,6 +13,9 @@ from minialex.gradient_check import Report
 
 __all__ = ["CheckSettings", "Outcome"]
 
+# A step that a float64 near 1 still feels, with three digits.
+SMALLEST_EPS = 1e-13
+
 
 @dataclass(frozen=True)
 class CheckSettings:
@@ -38,7 +41,7 @@ class CheckSettings:
 
     def words(self) -> list[str]:
         """As options of the command line."""
-        words = [word for name, value in self.numbers().items() for word in (f"--{name}", f"{value:g}")]
+        words = [word for name, value in self.numbers().items() for word in (f"--{name}", repr(value))]
         words += ["--variant", self.variant] if self.variant else []
         return words + (["--device", self.device] if self.device != "cpu" else [])
 
@@ -49,8 +52,13 @@ class CheckSettings:
     def require(self) -> None:
         """Raises: UsageError for numbers and variants that cannot be, DeviceError for devices not there."""
         for name, value in (("eps", self.eps), ("atol", self.atol), ("rtol", self.rtol)):
-            if value is not None and not (0 <= value < math.inf and (value > 0 or name != "eps")):
-                raise UsageError(f"--{name} must be a number above 0, got {value}")
+            if value is not None and not 0 <= value < math.inf:
+                raise UsageError(f"--{name} must be a number from 0 up, got {value}")
+        if self.eps is not None and not SMALLEST_EPS <= self.eps <= 1:
+            raise UsageError(
+                f"--eps must lie between {SMALLEST_EPS:g} and 1, got {self.eps:g}: the inputs are near 1, "
+                "and a smaller step is lost in their rounding; 1e-6, the default, is rarely wrong"
+            )
         if self.seed < 0:
             raise UsageError(f"--seed must be at least 0, got {self.seed}")
         try:

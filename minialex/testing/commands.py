@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from minialex.errors import UsageError
+from minialex.errors import MinialexError, UsageError
 from minialex.nn import Module
 from minialex.testing.cases import CASES
 from minialex.testing.check_settings import CheckSettings, Outcome
@@ -19,7 +21,13 @@ from minialex.testing.op_options import Subject, known_ops, subject_of
 from minialex.testing.plots import plot_report
 from minialex.testing.progress import progress_bar
 from minialex.testing.row_checks import check_rows
-from minialex.testing.subject_checks import check_module, check_net, check_subject
+from minialex.testing.subject_checks import (
+    check_module,
+    check_net,
+    check_subject,
+    subject_of_module,
+    subject_of_net,
+)
 from minialex.testing.user_functions import load_named, subject_of_function, subject_of_pair
 
 __all__ = ["Request", "help_for", "list_ops", "run"]
@@ -131,16 +139,27 @@ def _subject(request: Request) -> Subject:
 
 def _check_function(request: Request, spec: str) -> Outcome:
     function = load_named(spec)
-    begin = ["--function", spec]
-    if request.backward is not None:
-        backward = load_named(request.backward, "--backward")
-        subject = subject_of_pair(function, backward, spec)
-        begin += ["--backward", request.backward]
-    elif isinstance(function, Module):
+    if isinstance(function, Module) and request.backward is None:
         return check_module(function, spec, request.words, request.settings)
-    else:
-        subject = subject_of_function(function, spec)
+    begin = ["--function", spec, *(["--backward", request.backward] if request.backward else [])]
+    subject = _subject_named(function, spec, request.backward)
     return check_subject(subject, request.words, request.settings, begin)
+
+
+def _subject_named(function: Any, spec: str, backward: str | None) -> Subject:
+    """What can be chosen for what was loaded from a user's file."""
+    if backward is not None:
+        return subject_of_pair(function, load_named(backward, "--backward"), spec)
+    if inspect.isclass(function) and issubclass(function, Module):
+        raise UsageError(
+            f"--function {spec}: {function.__name__} is a class; write `net = {function.__name__}(...)` in "
+            "the file, and name that: FILE.py:net"
+        )
+    return (
+        subject_of_module(function, spec)
+        if isinstance(function, Module)
+        else subject_of_function(function, spec)
+    )
 
 
 def _mutate(request: Request, say: Callable[[str], object]) -> Outcome:
@@ -185,16 +204,40 @@ def _require_plottable(request: Request, path: Path) -> None:
 
 
 def help_for(words: Sequence[str]) -> str:
-    """The options of the operation that one of the words names; "" if none does."""
-    known = set(known_ops())
-    op = next((word for word in words if word in known), None)
-    if op is None:
+    """The options of the operation, the model or the function that the words name; "" if they name none."""
+    try:
+        subject = _subject_of_words(words)
+    except MinialexError as error:
+        return f"error: {error}\n"
+    if subject is None:
         return ""
-    subject = subject_of(op)
-    rows = f"Without options, its {_count(op)} rows are checked.\n" if _has_rows(op) else ""
+    rows = (
+        f"Without options, its {_count(subject.name)} rows are checked.\n" if _has_rows(subject.name) else ""
+    )
     documentation = (subject.function.__doc__ or "").strip().splitlines()
-    first = f"{documentation[0]}\n\n" if documentation else ""
-    return f"Usage: minialex gradcheck {subject.usage()}\n\n{first}{rows}{subject.help()}\n"
+    first = f"{documentation[0]}\n\n" if documentation and not subject.foreign else ""
+    if subject.name.startswith("--model"):
+        first = "Without --x, one or two pictures of the model's size, made of shuffled numbers.\n\n"
+    start = "--function " if subject.foreign else ""
+    more = "Options of every check, such as --seed and --plot: minialex gradcheck --help"
+    return f"Usage: minialex gradcheck {start}{subject.usage()}\n\n{first}{rows}{subject.help()}\n\n{more}\n"
+
+
+def _subject_of_words(words: Sequence[str]) -> Subject | None:
+    """What the words before --help name. Raises: UsageError for what there is not."""
+    named: dict[str, str] = {}
+    for i, word in enumerate(words):
+        option, equals, value = word.partition("=")
+        if option in ("--model", "--function", "--backward"):
+            named[option] = value if equals else "".join(words[i + 1 : i + 2])
+    if "--function" in named:
+        spec = named["--function"]
+        return _subject_named(load_named(spec), spec, named.get("--backward"))
+    if "--model" in named:
+        return subject_of_net(named["--model"])
+    op = next((word for word in words if word in known_ops()), "")
+    op = op or (words[0] if words and not words[0].startswith("-") else "")
+    return _subject(Request((op,))) if op else None
 
 
 def _count(op: str) -> int:

@@ -130,7 +130,7 @@ class Lesson:
             return choices["abcdefgh".index(words)]
         found = {kind for kind in KINDS if re.search(rf"\b{re.escape(kind.lower())}\b", words)}
         for kind, others in OTHER_WORDS.items():
-            if any(re.search(rf"\b{other}", words) for other in others):
+            if any(re.search(rf"(?<!\w){other}", words) for other in others):
                 found.add(kind)
         if len(found) != 1:
             letters = ", ".join("ABCDEFGH"[: len(choices)])
@@ -159,15 +159,15 @@ class Lesson:
 
 # What students write for a kind, as the beginnings of words.
 OTHER_WORDS: dict[str, tuple[str, ...]] = {
-    "factor": ("scale", "divid", "times too"),
+    "factor": ("scale", "divi[ds]", "times too", "mean", "average", r"1 ?/ ?n\b"),
     "sign": ("minus", "negat"),
     "flipped": ("flip", "revers", "mirror", "rotat"),
     "shifted": ("shift", "off by one", "offset"),
-    "missing broadcast sum": ("broadcast", "bias sum"),
-    "overlap": ("overlap", r"\+=", "accumulat"),
+    "missing broadcast sum": ("broadcast", "bias sum", "sum over", "summed"),
+    "overlap": ("overlap", r"\+ ?=", "accumulat"),
     "mask": ("mask", "leak"),
     "cross terms": ("cross", "jacobian"),
-    "ignores the cotangent": ("cotangent", "ignores? dy", "upstream"),
+    "ignores the cotangent": ("cotangent", r"(ignor|forg[eo]t|without)\w* dy", "dy is", "upstream"),
     "swapped axes": ("swap", "transpos"),
 }
 

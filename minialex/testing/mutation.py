@@ -4,7 +4,8 @@
 
 A check that never fails proves nothing. So typical mistakes are planted one at a time (mutants/), and every
 check runs over the rows of the op that is now wrong. A mutant is killed by a check that fails for one row at
-least. Where the gradient check fails, the fault that its report names is held against what was planted.
+least, and not if it only stumbles over an error of its own, which nobody had to notice. Where the gradient
+check fails, the fault that its report names is held against what was planted.
 """
 
 from __future__ import annotations
@@ -16,9 +17,13 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
+from minialex.backend import DTypeError
+from minialex.errors import MinialexError
 from minialex.gradient_check import Report
 from minialex.gradient_check.faults import Fault
 from minialex.optim.optimizer import Optimizer
+from minialex.shapes import ShapeError
+from minialex.tensor import GraphError
 from minialex.testing.cases import CASES
 from minialex.testing.check import CHECKS, CheckError, check_op
 from minialex.testing.mutants import MUTANTS, Mutant
@@ -28,6 +33,8 @@ __all__ = ["MutantResult", "Score", "mutation_score", "try_mutant"]
 
 # Failing rows whose reports are asked for the fault: three outvote one that is too small to tell.
 DIAGNOSED_ROWS = 3
+# How the checks and the engine refuse; whatever else is raised, the bug raised itself.
+REFUSALS = (MinialexError, ShapeError, DTypeError, GraphError)
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,8 @@ class MutantResult:
     """What became of one planted bug.
 
     Args: mutant: it; killed_by: the names of the checks that failed, each with the first row that made it
-          fail; named: the kind of fault that the reports named, None if no gradient was wrong; text: the
+          fail; crashed: those that the mutant's own error ended, which proves nothing, with what was raised;
+          named: the kind of fault that the reports named, None if no gradient was wrong; text: the
           fault in words; each: the kinds that single reports named, one for each input that was wrong;
           precise: whether a report called an element of a wrong gradient a matter of precision; seconds: how
           long it took.
@@ -43,6 +51,7 @@ class MutantResult:
 
     mutant: Mutant
     killed_by: dict[str, str]
+    crashed: dict[str, str]
     named: str | None
     text: str
     each: tuple[str, ...]
@@ -51,7 +60,7 @@ class MutantResult:
 
     @property
     def killed(self) -> bool:
-        """Whether any check failed."""
+        """Whether any check failed by what it measured, or by a refusal of the engine."""
         return bool(self.killed_by)
 
     @property
@@ -74,6 +83,7 @@ class MutantResult:
             "name": self.mutant.name,
             "killed": self.killed,
             "killed_by": dict(self.killed_by),
+            "crashed": dict(self.crashed),
             "fault": self.mutant.fault,
             "named": self.named,
             "text": self.text,
@@ -127,7 +137,7 @@ class Score:
             f"in {self.seconds:.0f} s",
             f"fault named rightly: {hits} of {len(asked)} that show in a gradient "
             f"({100 * self.hit_rate:.0f} %); "
-            f"input by input, without a vote of the rows: {right} of {len(single)}",
+            f"naming each input on its own, before all are weighed: {right} of {len(single)}",
             "killed by: " + ", ".join(f"{name} {count}" for name, count in self.killers().items()),
         ]
         lines += [f"SURVIVED: {r.mutant.label}: {r.mutant.name}" for r in self.survivors]
@@ -181,6 +191,7 @@ def try_mutant(mutant: Mutant, every_check: bool = True) -> MutantResult:
     if not every_check:
         names = sorted(names, key=lambda name: name != "gradients")
     killed_by: dict[str, str] = {}
+    crashed: dict[str, str] = {}
     reports: list[Report] = []
     with mutant.planted():
         for name in names:
@@ -189,6 +200,9 @@ def try_mutant(mutant: Mutant, every_check: bool = True) -> MutantResult:
             for label, attempt in attempts[name]:
                 failure = _failure(attempt)
                 if failure is None:
+                    continue
+                if _is_crash(failure):
+                    crashed.setdefault(name, str(failure))
                     continue
                 killed_by.setdefault(name, label)
                 if failure.report is not None:
@@ -199,6 +213,7 @@ def try_mutant(mutant: Mutant, every_check: bool = True) -> MutantResult:
     return MutantResult(
         mutant,
         killed_by,
+        crashed,
         None if fault is None else fault.kind,
         "" if fault is None else fault.text,
         tuple(part.fault.kind for report in reports for part in report.inputs if part.fault is not None),
@@ -235,8 +250,15 @@ def _failure(attempt: Callable[[], object]) -> CheckError | None:
     except CheckError as error:
         return error
     except Exception as error:  # What a wrong optimiser raises is its failure, too.
-        return CheckError(f"{type(error).__name__}: {error}")
+        failure = CheckError(f"{type(error).__name__}: {error}")
+        failure.__cause__ = error
+        return failure
     return None
+
+
+def _is_crash(failure: CheckError) -> bool:
+    """Whether the bug raised something by itself, and nobody refused what it gave."""
+    return failure.__cause__ is not None and not isinstance(failure.__cause__, REFUSALS)
 
 
 def _fault(reports: list[Report]) -> Fault | None:

@@ -47,6 +47,8 @@ class Option:
     def help(self) -> str:
         """A line of the help: `--stride     a whole number or two, such as 2 or 2,1  [default: 1]`."""
         note = "[required]" if self.required else f"[default: {_spelled(self.default)}]"
+        if self.kind == "bool":
+            return f"{_switched(self):20}  turns it {'off' if self.default is True else 'on'}"
         if self.kind in ("tensor", "labels") and not self.required:
             note = "[default: none]" if self.kind == "tensor" else "[default: one after another]"
         return f"{self.flag:20}  {KINDS[self.kind].what}  {note}"
@@ -102,9 +104,8 @@ class Subject:
             return self._bound(values, self._own(tensors))
         missing = [option for option in self.options if option.required and option.name not in values]
         if missing:
-            raise UsageError(
-                f"{self.name} needs {missing[0].flag}: {KINDS[missing[0].kind].what}; usage: {self.usage()}"
-            )
+            needed = " and ".join(f"{option.flag}: {KINDS[option.kind].what}" for option in missing)
+            raise UsageError(f"{self.name} needs {needed}; usage: {self.usage()}")
         return self._bound(values, self._drawn(tensors, values, seed))
 
     def values(self, words: Sequence[str]) -> dict[str, Any]:
@@ -257,6 +258,10 @@ SYMBOLS = {"add": _add, "sub": _sub, "mul": _mul, "div": _div, "pow": _pow, "neg
 POSITIVE = {("log", "x"), ("div", "b"), ("pow", "a")}
 
 
+# Parameters whose name says more than their type.
+NAMED_KINDS = ("labels", "reduction", "dialect", "mode")
+
+
 def known_ops() -> list[str]:
     """The names of operations whose shapes can be chosen, sorted."""
     functions = [name for name in ops.__all__ if inspect.isfunction(getattr(ops, name))]
@@ -281,7 +286,7 @@ def _options(function: Callable[..., Any]) -> list[Option]:
     return [
         Option(
             p.name,
-            "labels" if p.name == "labels" else KIND_OF_ANNOTATION[str(p.annotation)],
+            p.name if p.name in NAMED_KINDS else KIND_OF_ANNOTATION[str(p.annotation)],
             p.default is p.empty and p.name != "labels",
             None if p.default is p.empty else p.default,
         )

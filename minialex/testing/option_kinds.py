@@ -99,6 +99,10 @@ KINDS = {
     "float": Kind("a number", "X", float),
     "bool": Kind("true or false", "", _switch),
     "text": Kind("a word", "WORD", str),
+    # One of a few, where a function takes no others.
+    "reduction": Kind("mean, sum or none", "WORD", str),
+    "dialect": Kind("paper or torch", "WORD", str),
+    "mode": Kind("inverted or paper", "WORD", str),
     "literal": Kind("a value as in Python, such as 2, 0.5, (1,2) or a word", "VALUE", _literal),
 }
 

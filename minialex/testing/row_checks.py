@@ -24,8 +24,8 @@ __all__ = ["check_rows"]
 class Row:
     """What came of one row.
 
-    Args: op, label, relative_error, seconds, failure: as in check.Result; skipped: why it was not checked;
-          report: of a wrong gradient.
+    Args: op, label, relative_error, seconds: as in check.Result; failure: the message, "" if all held;
+          skipped: why it was not checked; report: of a wrong gradient.
     """
 
     op: str
@@ -118,7 +118,8 @@ def _op_line(name: str, rows: Sequence[Row]) -> str:
     state = f"FAILED {wrong}" if wrong else "no such variant" if skipped == len(rows) else "ok"
     errors = [row.relative_error for row in rows if not math.isnan(row.relative_error)]
     worst = f"worst error {max(errors):.1e}" if errors else ""
-    return f"{name:25}  {len(rows):3} rows  {state:9}  {worst:19}  {sum(r.seconds for r in rows):6.2f} s"
+    noun = "row " if len(rows) == 1 else "rows"
+    return f"{name:25}  {len(rows):3} {noun}  {state:9}  {worst:19}  {sum(r.seconds for r in rows):6.2f} s"
 
 
 def _summed_up(rows: Sequence[Row], seconds: float, settings: CheckSettings) -> Outcome:

@@ -21,9 +21,17 @@ from minialex.testing.op_options import Option, Subject
 from minialex.testing.progress import progress_bar
 from minialex.testing.user_functions import failed_at, user_frame
 
-__all__ = ["check_module", "check_net", "check_subject"]
+__all__ = ["check_module", "check_net", "check_subject", "subject_of_module", "subject_of_net"]
 
 PROGRAM = "minialex gradcheck"
+BACKWARD_HINT = (
+    "an Op's backward takes dy; one of --backward takes dy and then the inputs of forward, or (dy, cache) if "
+    "forward returns (y, cache)"
+)
+NUMPY_HINT = (
+    "write it with minialex.ops and Tensors, or, if it is for NumPy arrays, give its backward pass, too: "
+    "--backward FILE.py:NAME"
+)
 # Pixels a side.
 LARGE_PICTURE = 100
 
@@ -43,11 +51,24 @@ def check_subject(
     inputs = [Tensor(a, requires_grad=a.dtype.kind == "f", device=settings.device) for a in chosen.inputs]
     with settings.forced():
         with _usage_errors(subject), no_grad(), random_scope(settings.seed, 0):
-            chosen.fn(*(Tensor(tensor.data, device=settings.device) for tensor in inputs))
+            output = chosen.fn(*(Tensor(tensor.data, device=settings.device) for tensor in inputs))
+        _require_tensor(subject, output)
+        if not any(array.size for array in chosen.inputs):
+            raise UsageError(
+                f"{subject.name}: the inputs have no elements, so that there is nothing to check"
+            )
         with _own_errors(subject), progress_bar(len(inputs), settings.bar) as advance:
             numbers = settings.numbers()
             report = examine(chosen.fn, inputs, names=chosen.names, progress=advance, **numbers)
     return _reported(report, [*(begin or [subject.name]), *words], settings)
+
+
+def _require_tensor(subject: Subject, output: object) -> None:
+    """Raises: UsageError if a user's function gave something else, with what is likely to be missing."""
+    if isinstance(output, Tensor):
+        return
+    hint = "did it forget `return`?" if output is None else NUMPY_HINT
+    raise UsageError(f"{subject.name} must give one Tensor, got {type(output).__name__}; {hint}")
 
 
 @contextmanager
@@ -59,7 +80,10 @@ def _usage_errors(subject: Subject) -> Iterator[None]:
         raise
     except Exception as error:
         if subject.foreign and user_frame(error) is not None:
-            raise UsageError(f"{subject.name}: {failed_at(error)}") from error
+            hint = f"; {NUMPY_HINT}" if "'Tensor' does not support ufuncs" in str(error) else ""
+            raise UsageError(f"{subject.name}: {failed_at(error)}{hint}") from error
+        if subject.foreign and isinstance(error, NotImplementedError):  # A method that an Op must have.
+            raise UsageError(f"{subject.name}: {error}") from error
         if isinstance(error, (ValueError, TypeError, LookupError)):
             raise UsageError(str(error)) from error
         raise
@@ -73,7 +97,10 @@ def _own_errors(subject: Subject) -> Iterator[None]:
     except MinialexError:
         raise
     except Exception as error:
-        if not subject.foreign or user_frame(error) is None:
+        if subject.foreign and isinstance(error, TypeError) and "argument" in str(error):
+            raise UsageError(f"{subject.name}: {error}; {BACKWARD_HINT}") from error
+        missing = isinstance(error, NotImplementedError)  # A method that an Op must have.
+        if not subject.foreign or (user_frame(error) is None and not missing):
             raise
         raise GradcheckError(f"gradcheck: {subject.name}: {failed_at(error)}") from error
 
@@ -96,12 +123,7 @@ def check_net(name: str, words: Sequence[str], settings: CheckSettings) -> Outco
     Raises: UsageError for an unknown model and for words that do not fit; GradcheckError if it cannot be
             checked.
     """
-    options = (
-        Option("x", "tensor", False),
-        Option("classes", "int", False),
-        Option("image_size", "int", False),
-    )
-    subject = Subject(f"--model {name}", models.build, options, _no_values)
+    subject = subject_of_net(name)
     values = subject.values(words)
     with _usage_errors(subject), random_scope(settings.seed, 0):
         net = models.build(name, values.get("classes"), values.get("image_size"))
@@ -111,13 +133,28 @@ def check_net(name: str, words: Sequence[str], settings: CheckSettings) -> Outco
     return _check_model(net, values.get("x", pictures), subject, ["--model", name, *words], settings)
 
 
+def subject_of_net(name: str) -> Subject:
+    """What can be chosen for a model by name."""
+    options = (
+        Option("x", "tensor", False),
+        Option("classes", "int", False),
+        Option("image_size", "int", False),
+    )
+    return Subject(f"--model {name}", models.build, options, _no_values)
+
+
 def check_module(net: Module, spec: str, words: Sequence[str], settings: CheckSettings) -> Outcome:
     """check_model for a module of the user's; the words give the shape of its input: `--x 2,3,32,32`."""
-    subject = Subject(spec, net, (Option("x", "tensor", True),), _no_values, foreign=True)
+    subject = subject_of_module(net, spec)
     shape = subject.values(words).get("x")
     if shape is None:
         raise UsageError(f"{spec} needs --x: the shape of its input, such as 2,3,32,32")
     return _check_model(net, shape, subject, ["--function", spec, *words], settings)
+
+
+def subject_of_module(net: Module, spec: str) -> Subject:
+    """What can be chosen for a module of the user's."""
+    return Subject(spec, net, (Option("x", "tensor", True),), _no_values, foreign=True)
 
 
 def _check_model(

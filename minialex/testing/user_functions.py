@@ -32,6 +32,10 @@ from minialex.testing.op_options import Option, Subject
 __all__ = ["failed_at", "load_named", "subject_of_function", "subject_of_pair", "user_frame"]
 
 PACKAGE = Path(__file__).resolve().parents[1]
+# The kinds of options that are no inputs.
+PARAMETERS = ("literal", "bool")
+# Of a file, in a message.
+MOST_NAMES = 12
 
 
 def load_named(spec: str, option: str = "--function") -> Any:
@@ -49,10 +53,26 @@ def load_named(spec: str, option: str = "--function") -> Any:
     except (Exception, SystemExit) as error:  # Whatever the user's file does when it is imported.
         raise UsageError(f"{option} {spec}: importing {place} fails: {failed_at(error)}") from error
     if not hasattr(module, name):
-        near = difflib.get_close_matches(name, [n for n in vars(module) if callable(vars(module)[n])], n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise UsageError(f"{option} {spec}: {place} has no {name!r}{hint}")
+        own = _names_in(module)
+        near = difflib.get_close_matches(name, own, n=1)
+        hint = (
+            f"did you mean {near[0]!r}?"
+            if near
+            else f"it has {', '.join(own[:MOST_NAMES]) or 'no functions'}"
+        )
+        raise UsageError(f"{option} {spec}: {place} has no {name!r}; {hint}")
     return getattr(module, name)
+
+
+def _names_in(module: ModuleType) -> list[str]:
+    """What can be called in a module, without what it imports."""
+    return [
+        name
+        for name, value in vars(module).items()
+        if callable(value)
+        and not name.startswith("_")
+        and getattr(value, "__module__", module.__name__) in (module.__name__, type(value).__module__)
+    ]
 
 
 def _from_file(path: Path) -> ModuleType:
@@ -127,7 +147,7 @@ def subject_of_function(function: Any, spec: str) -> Subject:
         several = [option.name for option in options if option.kind == "tensors"]
         if not several:
             return function(**values)
-        params = {o.name: values[o.name] for o in options if o.kind == "literal" and o.name in values}
+        params = {o.name: values[o.name] for o in options if o.kind in PARAMETERS and o.name in values}
         return function(*_in_order(options, values), **params)
 
     return Subject(spec, call_plainly, tuple(options), _values, True, _own_inputs(function))
@@ -141,11 +161,16 @@ def subject_of_pair(forward: Any, backward: Any, spec: str) -> Subject:
     for name, function in (("--function", forward), ("--backward", backward)):
         if not callable(function):
             raise UsageError(f"{name}: {type(function).__name__} cannot be called")
+        if inspect.isclass(function) and issubclass(function, Op):
+            raise UsageError(
+                f"{name}: {function.__name__} is an Op, which has its own backward; --backward is for two "
+                "functions of NumPy arrays"
+            )
     options = _options(forward, spec)
     known = set(inspect.signature(backward).parameters)
 
     def call(**values: Any) -> Tensor:
-        params = {o.name: values[o.name] for o in options if o.kind == "literal" and o.name in values}
+        params = {o.name: values.get(o.name, o.default) for o in options if o.kind in PARAMETERS}
         shared = {name: value for name, value in params.items() if name in known}
         # With its own name, for reports.
         tied = functools.update_wrapper(functools.partial(forward, **params), forward)

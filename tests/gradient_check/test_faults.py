@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from minialex import ops
 from minialex.gradient_check import examine
 from minialex.gradient_check.faults import KINDS, Fault, Hints, likely_fault
 from minialex.gradient_check.locations import coverage
+from minialex.rng import Stream
 from minialex.shapes import Shape
 from minialex.tensor import Gradients, Op, Tensor
 from minialex.testing import grid
@@ -214,6 +216,33 @@ def test_whatever_comes_there_is_an_answer(seed: int) -> None:
                     fault = likely_fault(np.asarray(wrong), np.asarray(numeric), hints)
                     assert fault.kind in KINDS
                     assert 0 <= fault.confidence <= 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_sample_does_not_show_an_order_that_is_not_there(seed: int) -> None:
+    stream = Stream(seed, "test")
+    right, wrong = stream.normal(shape=(60, 50)), stream.normal(shape=(60, 50))
+    sampled = np.full(right.size, np.nan)
+    places = stream.permutation(right.size)[:12]
+    sampled[places] = right.reshape(-1)[places]
+    fault = likely_fault(wrong, sampled.reshape(right.shape))
+    assert fault.kind == "unknown", fault
+
+
+@pytest.mark.parametrize(
+    ("moved", "kind"),
+    [
+        (lambda a: a[:, ::-1], "flipped"),
+        (lambda a: np.roll(a, 2, axis=1), "shifted"),
+        (lambda a: a.T.reshape(60, 50), "swapped axes"),
+    ],
+)
+def test_an_order_is_found_in_a_sample(moved: Callable[[np.ndarray], np.ndarray], kind: str) -> None:
+    right = Stream(3, "test").normal(shape=(60, 50))
+    sampled = np.full(right.size, np.nan)
+    places = Stream(4, "test").permutation(right.size)[:12]
+    sampled[places] = right.reshape(-1)[places]
+    assert likely_fault(moved(right), sampled.reshape(right.shape)).kind == kind
 
 
 def test_little_evidence_is_little_confidence() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -77,6 +78,31 @@ def test_any_memory_layout_and_size(array: np.ndarray) -> None:
 
 def test_an_empty_input_beside_another() -> None:
     assert gradcheck(lambda x, y: ops.concatenate([x, y]), [np.zeros((0, 2)), grid(3, 2)])
+
+
+def test_float16_is_checked_and_complex_numbers_are_refused() -> None:
+    assert gradcheck(lambda x: x * x, grid(3).astype(np.float16))
+    with pytest.raises(GradcheckError, match="input 0 holds complex128"):
+        gradcheck(lambda x: x * x, grid(3).astype(complex))
+
+
+@pytest.mark.parametrize("calls", [0, 1, 2, 3, 5])
+def test_what_is_the_users_is_untouched_when_fn_fails(calls: int) -> None:
+    weight, x = Tensor(grid(3, item=1), requires_grad=True), grid(3)
+    weight.grad, kept, drawn = np.ones(3), x.copy(), dict(mx.rng.current_scope().drawn)
+    count = itertools.count()
+
+    def fn(t: Tensor) -> Tensor:
+        if next(count) == calls:
+            raise RuntimeError("fn fails")
+        return ops.dropout(t * weight, 0.5)
+
+    with pytest.raises(RuntimeError, match="fn fails"):
+        gradcheck(fn, [x])
+    np.testing.assert_array_equal(weight.grad, np.ones(3))
+    np.testing.assert_array_equal(x, kept)
+    assert mx.rng.current_scope().drawn == drawn
+    assert (weight * 2.0).requires_grad  # Gradients are recorded again.
 
 
 def test_the_users_tensors_are_untouched() -> None:

@@ -13,7 +13,7 @@ from minialex.backend import Array
 from minialex.gradient_check import GradcheckError, Report, check_model, examine
 from minialex.gradient_check.differences import inner, signs
 from minialex.rng import Stream
-from minialex.tensor import MulOp, Tensor
+from minialex.tensor import ExpOp, Gradients, MulOp, Tensor
 from minialex.testing import grid
 
 
@@ -285,6 +285,17 @@ def test_what_is_cut_off_inside_is_no_operations_fault() -> None:
     report = examine(lambda x: ops.tanh(x.detach() * 1.0) + 0.0 * ops.exp(x), normal(4))
     assert not report.ok
     assert "no recorded operation is found to have a wrong backward" in report.notes[0]
+
+
+def test_an_operation_that_cannot_be_checked_by_itself_hides_nothing() -> None:
+    class TripledOp(ExpOp):
+        def backward(self, dy: np.ndarray) -> Gradients:
+            return (3 * super().backward(dy)[0],)
+
+    # log is given numbers near 1e-9, beside which no step of its own is short enough.
+    report = examine(lambda x: ops.log(TripledOp()(x) * 1e-9), grid(4))
+    assert report.counts["wrong"] == 4
+    assert "tripled (op 1 of 3) is the first whose backward is wrong" in report.text()
 
 
 def test_an_honest_report_names_nobody() -> None:

@@ -13,6 +13,7 @@ from minialex import ops
 from minialex.gradient_check import GradcheckError, examine, gradcheck
 from minialex.tensor import ExpOp, MulOp, Tensor
 from minialex.testing import grid
+from minialex.testing.check_settings import CheckSettings
 
 
 class WrongOp(ExpOp):
@@ -127,10 +128,33 @@ def test_numpy_scalars_are_inputs_too() -> None:
     assert gradcheck(lambda x, s: x * s, [grid(3), np.float64(2.5)])
 
 
-def test_gradients_below_the_tolerance_are_said_to_prove_little() -> None:
-    report = examine(lambda x: wrong(x) * 1e-6, grid(4))
-    assert report.ok
-    assert "every gradient here is smaller than atol, and can hardly fail" in report.text()
+@pytest.mark.parametrize("size", [1e-6, 1e-9, 1e-14])
+def test_gradients_below_atol_are_held_against_rtol_alone(size: float) -> None:
+    right, x = examine(lambda t: ops.tanh(t) * size, grid(4)), grid(4)
+    assert right.ok
+    assert "every gradient here is smaller than atol=1e-05, and held against rtol alone" in right.text()
+    report = examine(lambda t: wrong(t) * size, x)
+    assert report.counts["wrong"] == 4
+    assert report.relative_error == pytest.approx(0.5, rel=1e-6)
+    assert "every gradient here is smaller than atol=1e-05: held against rtol alone" in report.text()
+
+
+def test_gradients_that_differences_cannot_see_are_no_fault() -> None:
+    # The third power at 1e-12: eps**2 is all that a difference sees, whatever the step.
+    assert examine(lambda t: t * t * t, grid(4) * 1e-12).ok
+    assert examine(lambda t: (t + 1e6) * 1e-6 - 1.0, grid(4), atol=1.0).ok
     assert "smaller than atol" not in examine(ops.tanh, grid(4)).text()
     assert "smaller than atol" not in examine(lambda x, unused: x * 1.0, [grid(4), grid(2)]).text()
-    assert not examine(lambda x: wrong(x) * 1e-6, grid(4), atol=1e-12).ok
+
+
+def test_very_large_gradients_have_a_relative_error() -> None:
+    report = examine(ops.exp, grid(3) + 500.0)
+    assert report.ok
+    assert report.relative_error < 1e-6
+
+
+def test_the_repeat_call_has_all_digits() -> None:
+    report = examine(ops.tanh, grid(3), eps=1.2345678e-6, rtol=np.float64(1e-3), seed=123456789)
+    assert "eps=1.2345678e-06, atol=1e-05, rtol=0.001, seed=123456789" in report.repeat
+    words = CheckSettings(seed=123456789, eps=1.2345678e-6).words()
+    assert words == ["--seed", "123456789", "--eps", "1.2345678e-06"]

@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 
 from minialex.cost import Cost
-from minialex.errors import MinialexError
 from minialex.shapes import Shape
 from minialex.tensor import Gradients, Op
-from minialex.testing import Case, CheckError, Result, check_op, grid, run_all_cases
+from minialex.testing import Case, CheckError, Result, check_op, grid
+from minialex.testing.check_settings import CheckSettings
+from minialex.testing.row_checks import check_rows
+
+QUIET = CheckSettings(bar=False)
 
 
 class ClipOp(Op):
@@ -47,7 +50,7 @@ LIMITS = {"low": -0.8, "high": 1.1}
 def test_an_op_of_ones_own() -> None:
     result = check_op(ClipOp, [grid(3, 4)], LIMITS, clip_loops)
     assert isinstance(result, Result)
-    assert (result.op, result.case, result.failure) == ("clip", "clip (3,4) low=-0.8 high=1.1", "")
+    assert (result.op, result.case) == ("clip", "clip (3,4) low=-0.8 high=1.1")
     assert result.relative_error < 1e-8
 
 
@@ -110,24 +113,26 @@ def test_bad_shapes_must_be_refused() -> None:
         check_op(Case(ClipOp, (grid(4),), LIMITS, bad_shapes=[((3, 1),)]))
 
 
-def test_the_report_has_a_line_for_every_op() -> None:
+def test_there_is_a_line_for_every_op() -> None:
     lines: list[str] = []
     rows = [Case(ClipOp, (grid(n),), LIMITS) for n in (2, 3)]
-    results = run_all_cases(lines.append, rows)
-    assert [r.op for r in results] == ["clip", "clip"]
+    outcome = check_rows(QUIET, lines.append, rows)
+    assert outcome.ok
+    assert [row["op"] for row in outcome.data["rows"]] == ["clip", "clip"]
     (line,) = lines
     assert line.startswith("clip")
     assert "2 rows  ok" in line
 
 
-def test_failures_are_told_together_with_exit_code_6(capsys: pytest.CaptureFixture[str]) -> None:
+def test_failures_are_told_together() -> None:
     class WrongOp(ClipOp):
         def backward(self, dy: np.ndarray) -> Gradients:
             return (dy * 1.5,)
 
-    rows = [Case(op, (grid(4),), LIMITS) for op in (ClipOp, WrongOp)]
-    with pytest.raises(MinialexError) as caught:
-        run_all_cases(cases=rows)
-    assert caught.value.exit_code == 6
-    assert str(caught.value).startswith("1 of 2 rows failed\n\nwrong (4,)")
-    assert "FAILED 1" in capsys.readouterr().out.splitlines()[1]
+    lines: list[str] = []
+    outcome = check_rows(QUIET, lines.append, [Case(op, (grid(4),), LIMITS) for op in (ClipOp, WrongOp)])
+    assert not outcome.ok
+    assert outcome.exit_code == 6
+    assert outcome.text.startswith("1 of 2 rows failed, in ")
+    assert "wrong (4,)" in outcome.text
+    assert "FAILED 1" in lines[1]

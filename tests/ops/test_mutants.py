@@ -6,11 +6,13 @@ import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 
 from minialex.gradient_check.faults import KINDS
 from minialex.optim import SGD, Adam
-from minialex.tensor import MulOp
+from minialex.shapes import ShapeError
+from minialex.tensor import Gradients, MulOp
 from minialex.testing import CASES, all_ops, check_op
 from minialex.testing.mutants import MUTANTS, Mutant
 from minialex.testing.mutation import MutantResult, Score, mutation_score, try_mutant
@@ -56,6 +58,29 @@ def test_a_bug_that_is_none_survives_and_is_told() -> None:
     assert "SURVIVED: relu: relu as it is" in lines[-1]
     assert "mutation score 50 %: 1 of 2 planted bugs killed" in lines[-1]
     assert lines[0] == "relu: relu as it is\n    SURVIVED; fault: -, NOT factor"
+
+
+def test_a_bug_that_only_stumbles_is_not_killed() -> None:
+    def raising(error: Exception) -> Mutant:
+        @contextmanager
+        def plant() -> Iterator[None]:
+            right = MulOp.backward
+
+            def wrong(self: MulOp, dy: np.ndarray) -> Gradients:
+                raise error
+
+            MulOp.backward = wrong  # type: ignore[method-assign]
+            try:
+                yield
+            finally:
+                MulOp.backward = right  # type: ignore[method-assign]
+
+        return Mutant("mul raises", MulOp, plant)
+
+    stumbling = try_mutant(raising(TypeError("a slip in the mutant")))
+    assert not stumbling.killed
+    assert "a slip in the mutant" in stumbling.crashed["gradients"]
+    assert try_mutant(raising(ShapeError("refused"))).killed
 
 
 def test_every_check_is_asked_and_the_score_is_plain_values() -> None:

@@ -66,6 +66,20 @@ def test_words_of_ones_own_are_understood() -> None:
 
 
 @pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (1, "the 1/N is missing"),
+        (1, "it forgot to divide by 4"),
+        (4, "the sum over the batch"),
+        (5, "forgot dy"),
+        (6, "= instead of +="),
+    ],
+)
+def test_what_students_write_is_understood(number: int, words: str) -> None:
+    assert lesson(number).check(words).right
+
+
+@pytest.mark.parametrize(
     ("answer", "message"), [("", "no kind"), ("help", "no kind"), ("flipped or shifted", "both")]
 )
 def test_an_answer_that_says_nothing_is_refused(answer: str, message: str) -> None:
