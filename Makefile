@@ -45,7 +45,7 @@ flowers: $(VENV)/ready
 	echo "The results are in $$out: history.png, confusion.png, mistakes.png, best.safetensors."
 
 test: $(VENV)/ready-test
-	$(BIN)/python -m pytest tests $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest tests -n auto --maxprocesses 4 $(PYTEST_FLAGS)
 
 test-deep: $(VENV)/ready-test
 	@echo "The same examples again: make test-deep SEED=$(SEED)"
