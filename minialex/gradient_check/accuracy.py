@@ -24,7 +24,7 @@ from minialex.backend import device_of, to_device, to_numpy
 from minialex.backend.precision import round_to_precision
 from minialex.gradient_check.comparison import relative_norm
 from minialex.gradient_check.model_copies import copy_as, is_model
-from minialex.gradient_check.settings import Float64Array, refuse
+from minialex.gradient_check.settings import Float64Array, check_loss, refuse
 from minialex.gradient_check.tables import table
 from minialex.rng import Stream, random_scope
 from minialex.shapes import Shape
@@ -91,6 +91,7 @@ def gradient_accuracy(
     Returns: an Accuracy.
     Raises: GradcheckError for a precision that is not known, or other names than inputs.
     """
+    check_loss(loss)
     unknown = [precision for precision in precisions if precision not in PRECISIONS]
     if unknown:
         refuse(f"unknown precision {unknown[0]!r}: expected some of {', '.join(PRECISIONS)}")

@@ -18,7 +18,7 @@ from typing import Any
 from minialex.gradient_check.checking import examine_experiment
 from minialex.gradient_check.model_copies import model_experiment, nudge
 from minialex.gradient_check.report import Report
-from minialex.gradient_check.settings import Settings
+from minialex.gradient_check.settings import Settings, check_loss
 from minialex.tensor import Tensor
 
 # Of each parameter of a model: elements one by one, and random directions.
@@ -46,16 +46,16 @@ def check_model(
     elements are at kinks or in ties (a black picture, biases of 0), the check is done again beside it.
     Shapes: x: what the model takes; loss(model(x)): any.
     Args:   model: called with x, with named_parameters(); x: a batch, Tensor or array, or a list of what the
-            model takes; loss: makes of the
-            model's output what is to be differentiated, such as lambda y: ops.cross_entropy(y, labels)
-            (None: the output, under a random cotangent); eps: the step, for directions in units of the root
-            mean square of the parameter; rtol: the error allowed to an element, in units of itself and of the
-            root mean square of its gradient, and along a direction in units of the gradient's norm;
-            max_elements, directions: of each parameter; seed, nondet_tol: as in gradcheck; progress: called
-            with each name.
+            model takes; loss: makes of the model's output what is to be differentiated, such as
+            lambda y: ops.cross_entropy(y, labels) (None: the output, under a random cotangent); eps: the
+            step, for directions in units of the root mean square of the parameter; rtol: the error allowed
+            to an element, in units of itself and of the root mean square of its gradient, and along a
+            direction in units of the gradient's norm; max_elements, directions: of each parameter; seed,
+            nondet_tol: as in gradcheck; progress: called with each name.
     Returns: a Report with an input for x (unless it is integers) and for each parameter by its name.
     Raises: GradcheckError if the model cannot be checked.
     """
+    check_loss(loss)
     settings = Settings(eps, 0.0, rtol, seed, max_elements, nondet_tol, directions, scaled=True)
     names = [f"x{i}" for i in range(len(x))] if isinstance(x, (list, tuple)) else ["x"]
     experiment = model_experiment(model, x, names, settings, loss)

@@ -214,6 +214,10 @@ class Report:
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        state = "right" if self.ok else "not right"
+        return f"<Report of {self.op or 'fn'}: {len(self.inputs)} inputs, {state}; text() tells more>"
+
     @property
     def ok(self) -> bool:
         """Whether every gradient is right, as far as it was compared."""

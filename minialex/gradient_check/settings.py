@@ -17,6 +17,8 @@ Function: TypeAlias = Callable[..., Tensor]
 
 # What differences of numbers around 1 leave of a derivative that is zero, with room to spare.
 ROUNDING = 1e-7
+# A shorter step moves no number around 1.
+SHORTEST = 1e-15
 # So many times the rounding of the outputs is what differences tell to a part in a hundred.
 FAINT = 100.0
 # Elements of an input that are compared one by one before a sample has to do.
@@ -59,6 +61,8 @@ class Settings:
         for name, value in numbers.items():
             if not (value > 0 if name == "eps" else value >= 0) or not np.isfinite(value):
                 refuse(f"{name} must be a positive number, got {value!r}")
+        if self.eps < SHORTEST:
+            refuse(f"eps must be at least {SHORTEST:g}, got {self.eps!r}: float64 cannot take a shorter step")
         if self.max_elements is not None and self.max_elements < 1:
             refuse(f"max_elements must be at least 1, or None for all, got {self.max_elements!r}")
         if self.directions < 0:
@@ -81,6 +85,15 @@ class Settings:
         atol = [] if self.scaled else [f"atol={float(self.atol)!r}"]
         usual = [f"eps={float(self.eps)!r}", *atol, f"rtol={float(self.rtol)!r}", f"seed={self.seed}"]
         return ", ".join([function, *usual, *extras]) + ")"
+
+
+def check_loss(loss: object) -> None:
+    """Raises: GradcheckError unless it is None or can be called."""
+    if loss is not None and not callable(loss):
+        refuse(
+            f"loss must be a function of the output, got {type(loss).__name__}; for labels write "
+            "lambda y: ops.cross_entropy(y, labels)"
+        )
 
 
 def refuse(reason: str) -> NoReturn:

@@ -12,7 +12,14 @@ import pytest
 import minialex as mx
 from minialex import ops
 from minialex.errors import MinialexError
-from minialex.gradient_check import GradcheckError, compare_gradients, gradcheck
+from minialex.gradient_check import (
+    GradcheckError,
+    check_model,
+    compare_gradients,
+    examine,
+    gradcheck,
+    gradient_accuracy,
+)
 from minialex.rng import Stream
 from minialex.tensor import ExpOp, Tensor
 from minialex.testing import grid
@@ -374,3 +381,20 @@ def test_errors_of_the_function_itself_are_its_own() -> None:
 def test_the_public_names() -> None:
     assert mx.gradcheck is gradcheck
     assert mx.GradcheckError is GradcheckError
+
+
+@pytest.mark.parametrize("eps", [1e-300, 1e-17])
+def test_a_step_that_moves_nothing_proves_nothing(eps: float) -> None:
+    with pytest.raises(GradcheckError, match=r"eps must be at least 1e-15, got 1e-"):
+        gradcheck(lambda x: x * x, [np.ones(3)], eps=eps)
+
+
+@pytest.mark.parametrize("check", [check_model, gradient_accuracy])
+def test_labels_are_no_loss(check: Any) -> None:
+    with pytest.raises(GradcheckError, match=r"got ndarray; for labels write lambda y: ops\.cross_entropy"):
+        check(lambda x: x * x, np.ones((2, 3)), np.array([1, 2]))
+
+
+def test_a_report_at_the_prompt_is_one_line() -> None:
+    report = examine(lambda x: x * x, [np.ones(3)])
+    assert repr(report) == "<Report of mul: 1 inputs, right; text() tells more>"
