@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from minialex import models
-from minialex.backend import Array
+from minialex.backend import Array, keep_freed_memory
 from minialex.errors import MinialexError, UsageError
 from minialex.gradient_check import GradcheckError, Report, check_model, examine
 from minialex.nn import Module
@@ -168,6 +168,9 @@ def _check_model(
         net.to(settings.device)
         x = Tensor(grid(*shape, item=settings.seed), requires_grad=True, device=settings.device)
         with progress_bar(len(names), settings.bar) as advance:
+            # A large model's arrays are hundreds of megabytes each: given back and asked for anew, finding
+            # and clearing them takes as long as the arithmetic.
+            keep_freed_memory()
             report = check_model(net, x, progress=advance, **settings.numbers())
     return _reported(report, words, settings)
 
