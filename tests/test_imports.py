@@ -15,7 +15,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "minialex"
 
 # Part -> the parts it may import. A part is a module or package directly under minialex; "" is its root.
-BASE = {"version", "errors", "shapes", "cost", "rng"}
+BASE = {"version", "errors", "folders", "shapes", "cost", "rng"}
 BACKEND = BASE | {"emulator", "backend"}
 OPS = BACKEND | {"kernels", "tensor", "ops"}
 MODELS = OPS | {"nn", "models"}
@@ -23,6 +23,7 @@ ENGINE = MODELS | {"optim", "gradient_check"}
 ALLOWED = {
     "version": set(),
     "errors": set(),
+    "folders": set(),
     "shapes": set(),
     "cost": {"shapes"},
     "rng": {"errors"},
@@ -35,7 +36,7 @@ ALLOWED = {
     "models": MODELS,
     "optim": BACKEND | {"kernels", "tensor", "optim"},
     "gradient_check": BACKEND | {"tensor", "gradient_check"},
-    "data": {"rng", "errors", "data"},
+    "data": {"rng", "errors", "folders", "data"},
     "train": ENGINE | {"data", "train", ""},
     "testing": ENGINE | {"data", "train", "testing", ""},
     "cli": ENGINE | {"data", "train", "testing", "cli", ""},

@@ -6,33 +6,18 @@ the archive's LICENSE.txt). Size and SHA-256 as TensorFlow Datasets records them
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from minialex.data.download import Progress, alone, extract, fetch
 from minialex.errors import DataError
 
-__all__ = ["FOLDER", "cache_folder", "fetch_flowers"]
+__all__ = ["FOLDER", "fetch_flowers"]
 
 URL = "http://download.tensorflow.org/example_images/flower_photos.tgz"
 SIZE = 228_813_984
 SHA256 = "4c54ace7911aaffe13a365c34f650e71dd5bf1be0a58b464e5a7183e3e595d9c"
 FOLDER = "flower_photos"
-
-
-def cache_folder() -> Path:
-    """Where downloads and drawn pictures are kept: MINIALEX_CACHE, else the platform's place for caches."""
-    if chosen := os.environ.get("MINIALEX_CACHE"):
-        return Path(chosen).expanduser()
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
-    elif sys.platform == "darwin":
-        base = "~/Library/Caches"
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "minialex"
 
 
 def fetch_flowers(

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from minialex.data.audit import Progress, report
 from minialex.data.download import DownloadError
-from minialex.data.flowers import FOLDER, cache_folder, fetch_flowers
+from minialex.data.flowers import FOLDER, fetch_flowers
 from minialex.data.folder import ImageFolder, OnBadImage, equal_files
 from minialex.data.images import PIXEL_LIMIT
 from minialex.errors import DataError, OutputError
+from minialex.folders import cache_folder
 
 __all__ = ["open_dataset"]
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from minialex.emulator.complaints import shortened
 from minialex.emulator.translation import Entry, find_entries, translate
 from minialex.errors import DeviceError, KernelError, OutputError
+from minialex.folders import cache_folder
 
 INCLUDE = Path(__file__).resolve().parent / "include"
 # -O1 compiles faster than -O2, and kernels run as fast: most of the time goes into checking accesses.
@@ -102,7 +103,7 @@ def _load(source: Path, headers: Path) -> tuple[Stamps, Library]:
     digest = hashlib.sha256("\0".join((*_identity(compiler), *_flags(compiler), text)).encode())
     for path in (*sorted(INCLUDE.glob("*.hpp")), Path(__file__), Path(__file__).with_name("translation.py")):
         digest.update(path.read_bytes())
-    path = _cache() / f"{source.stem}-{digest.hexdigest()[:24]}.so"
+    path = cache_folder() / "emulator" / f"{source.stem}-{digest.hexdigest()[:24]}.so"
     if path.is_file():
         os.utime(path)
         entries = find_entries(text)
@@ -216,17 +217,6 @@ def line_of(library: Library, address: int) -> str | None:
             code = text[int(line) - 1].strip() if 0 < int(line) <= len(text) else ""
             return f"{path.name}:{line}: {code}"
     return None
-
-
-def _cache() -> Path:
-    """The folder for compiled kernels, in the one where minialex keeps its downloads."""
-    if chosen := os.environ.get("MINIALEX_CACHE"):
-        return Path(chosen).expanduser() / "emulator"
-    if sys.platform == "darwin":
-        base = "~/Library/Caches"
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "minialex" / "emulator"
 
 
 def _forget_old(folder: Path) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 from minialex.backend import Array, Uploader, empty, num_threads, on_device_of, parse_device, to_device
 from minialex.data import Batch, DiskCache, Loader, MemoryCache, PictureCache, memory_budget, parse_bytes
-from minialex.data.flowers import cache_folder
 from minialex.errors import UsageError
+from minialex.folders import cache_folder
 from minialex.kernels.image_normalization import normalize_images
 from minialex.tensor import Tensor
 from minialex.train.config import TrainConfig

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from minialex import folders
 from minialex.data import drawn, flowers, open_dataset, sources
 from minialex.data.download import DownloadError
 from minialex.errors import DataError, OutputError
@@ -183,5 +184,5 @@ def test_where_the_cache_is(
         monkeypatch.delenv(name, raising=False)
     for name, value in {"HOME": "/home/me", **environment}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(flowers.sys, "platform", platform)
-    assert flowers.cache_folder().as_posix() == expected
+    monkeypatch.setattr(folders.sys, "platform", platform)
+    assert folders.cache_folder().as_posix() == expected

@@ -12,8 +12,8 @@ import pytest
 
 from minialex import rng
 from minialex.data import Batch, DiskCache, MemoryCache, Normalize
-from minialex.data.flowers import cache_folder
 from minialex.errors import DataError
+from minialex.folders import cache_folder
 from minialex.train import TrainConfig, train
 from minialex.train.input_pipeline import count_threads, count_workers, input_tensor, open_cache
 
