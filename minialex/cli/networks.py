@@ -15,7 +15,12 @@ __all__ = ["profile", "summary"]
 
 
 ModelArgument = Annotated[
-    str, typer.Argument(metavar="MODEL", help="flowers, single, grouped, owt or lenet5.")
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="flowers, single, grouped, owt, flowers-tf or six-conv, which are AlexNets, lenet5, lenet5-relu "
+        "or cifar-4.",
+    ),
 ]
 ClassesOption = Annotated[int | None, typer.Option(help="Number of classes. [default: the network's own]")]
 ImageSizeOption = Annotated[int | None, typer.Option(help="Pixels a side. [default: the network's own]")]
@@ -26,13 +31,25 @@ def summary(
     model: ModelArgument,
     classes: ClassesOption = None,
     image_size: ImageSizeOption = None,
+    lrn: Annotated[
+        bool | None,
+        typer.Option("--lrn/--no-lrn", help="Local response normalisation. [default: the network's own]"),
+    ] = None,
+    pooling: Annotated[
+        str | None,
+        typer.Option(help="overlapping (3 x 3, stride 2) or separate (2 x 2). [default: the network's own]"),
+    ] = None,
+    activation: Annotated[
+        str | None, typer.Option(help="relu, tanh or sigmoid. [default: the network's own]")
+    ] = None,
     batch_size: Annotated[
         int, typer.Option("--batch-size", "--batch", help="Pictures in the batch that is counted.")
     ] = 1,
 ) -> None:
-    """List a network's layers and what they cost.
+    """List a network's layers, and what they cost.
 
-    Output shape, parameters, FLOPs and bytes of outputs, in all too, and the memory of a training step.
+    First the tables of the lectures: kernels, sizes and parameters, worked out in numbers. Then
+    output shape, parameters, FLOPs and bytes of outputs, in all too, and the memory of a training step.
     """
     from minialex.train import summarize
     from minialex.train.compiling import CompileNotice
@@ -40,13 +57,13 @@ def summary(
     from minialex.train.reporter import SilentReporter
 
     with user_errors(), CompileNotice(SilentReporter().note):
-        net = _built(model, classes, image_size, {"--batch-size": batch_size})
+        options = {"lrn": lrn, "pooling": pooling, "activation": activation}
+        net = _built(model, classes, image_size, {"--batch-size": batch_size}, **options)
         try:
-            text = str(summarize(net, model, batch_size))
+            found = summarize(net, model, batch_size)
         except ValueError as error:  # NumPy's refusal of an array beyond all bounds.
             raise UsageError(str(error)) from error
-        print(text)
-        print(f"\n{footprint_of(net, batch_size)}")
+        print(f"{found.layer_tables}\n\n{found}\n\n{footprint_of(net, batch_size)}")
 
 
 @app.command(cls=PlainCommand)
@@ -84,7 +101,9 @@ def profile(
         print(json.dumps(profile_json(result), indent=2) if as_json else profile_text(result))
 
 
-def _built(model: str, classes: int | None, image_size: int | None, counts: dict[str, int]) -> Any:
+def _built(
+    model: str, classes: int | None, image_size: int | None, counts: dict[str, int], **options: Any
+) -> Any:
     """The network. Raises: UsageError for an unknown one, and for options below 1 or that do not fit."""
     from minialex import models
     from minialex.train.setup import check_model
@@ -94,6 +113,6 @@ def _built(model: str, classes: int | None, image_size: int | None, counts: dict
         if value is not None and value < 1:
             raise UsageError(f"{name} must be at least 1, got {value}")
     try:
-        return models.build(model, classes, image_size)
+        return models.build(model, classes, image_size, **options)
     except ValueError as error:  # A ShapeError.
         raise UsageError(str(error)) from error

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from minialex import nn, ops
+from minialex.errors import UsageError
+from minialex.models.network import ConvNet
+from minialex.models.parts import (
+    ACTIVATIONS,
+    POOLINGS,
+    activation_layer,
+    check_choice,
+    first_values,
+    max_pool,
+)
 from minialex.models.weights import load_weights
 from minialex.nn import init
 from minialex.shapes import Padding, Pair, ShapeError, as_int
@@ -22,15 +33,19 @@ PADDING_FOR_224: Padding = ((1, 2), (1, 2))
 class Variant:
     """One AlexNet.
 
-    Args: channels: filters of the five convolutions; padding: zeros around the image at conv1; image_size:
-          side of the images it is made for, pixels; hidden: width of the two hidden fully connected layers;
-          lrn: local response normalisation after the ReLU of conv1 and conv2; groups: of conv2, conv4 and
-          conv5; adaptive: an average pool to 6 x 6, so that images may have other sizes; init: first values;
-          source: where it comes from.
+    Args:   channels: filters of the five convolutions; padding: zeros around the image at conv1; image_size:
+            side of the images it is made for, pixels; hidden: width of the two hidden fully connected layers;
+            lrn: local response normalisation after the activation of conv1 and conv2; groups: of conv2, conv4
+            and conv5; adaptive: an average pool to 6 x 6, so that images may have other sizes; init: first
+            values; source: where it comes from; sixth: another convolution, of as many filters as the fifth,
+            after the last pooling; dropout: probability before both hidden layers; pooling: a key of
+            POOLINGS; activation: of ACTIVATIONS.
+    Raises: ShapeError naming the convolution whose channels `groups` does not divide; UsageError for a
+            probability, pooling or activation that there is not.
     """
 
     channels: tuple[int, int, int, int, int]
-    padding: int
+    padding: int | Padding
     image_size: int
     hidden: int
     lrn: bool
@@ -38,6 +53,23 @@ class Variant:
     adaptive: bool
     init: Callable[[nn.Module], None]
     source: str
+    sixth: bool = False
+    dropout: float = 0.5
+    pooling: str = "overlapping"
+    activation: str = "relu"
+
+    def __post_init__(self) -> None:
+        for conv in (2, 4, 5):
+            inputs, filters = self.channels[conv - 2 : conv]
+            if self.groups < 1 or inputs % self.groups or filters % self.groups:
+                raise ShapeError(
+                    f"conv{conv}: groups={self.groups} must divide its {inputs} input channels and its "
+                    f"{filters} filters"
+                )
+        if not 0 <= self.dropout < 1:
+            raise UsageError(f"dropout must be at least 0 and below 1, got {self.dropout}")
+        check_choice("pooling", self.pooling, POOLINGS)
+        check_choice("activation", self.activation, ACTIVATIONS)
 
 
 VARIANTS = {
@@ -85,96 +117,94 @@ VARIANTS = {
         init=init.pytorch_,
         source="Krizhevsky 2014, 'One weird trick', as in torchvision",
     ),
+    "flowers-tf": Variant(
+        channels=(48, 128, 192, 192, 128),
+        padding=PADDING_FOR_224,
+        image_size=224,
+        hidden=2048,
+        lrn=False,
+        groups=1,
+        adaptive=False,
+        init=init.xavier_,  # Keras' own: Glorot's uniform weights, zero biases.
+        source="the same course in TensorFlow, where a layer of zeros before conv1 is what padding is here",
+        dropout=0.2,
+    ),
+    "six-conv": Variant(
+        channels=(96, 256, 384, 384, 256),
+        padding=0,
+        image_size=227,
+        hidden=4096,
+        lrn=True,
+        groups=1,
+        adaptive=False,
+        init=init.paper_,
+        source="Krizhevsky, Sutskever, Hinton 2012, '1 CNN*' in table 2, without the two GPUs",
+        sixth=True,
+    ),
 }
 
 
-class AlexNet(nn.Module):
+class AlexNet(ConvNet):
     """Five convolutions (`features`), and three fully connected layers (`classifier`) with dropout between.
 
     Shapes: x (N, 3, H, W) -> logits (N, num_classes).
     Args:   variant: a row of VARIANTS; name: what it is called in messages and checkpoints; num_classes:
             how many logits; image_size: side of the images, pixels.
-    With `fused`, which can be set at any time, the layers of `features` run by fused operations (see
-    `nn.run_fused`): less time and memory for the same numbers.
     Raises: ShapeError naming the layer that the images are too small for.
     """
 
-    fused = True
-
     def __init__(self, variant: Variant, name: str, num_classes: int, image_size: int) -> None:
-        super().__init__()
-        self.name, self.num_classes, self.image_size, self.channels = name, num_classes, image_size, 3
+        super().__init__(name, num_classes, image_size, 3, variant.init)
         self.features = _features(variant, image_size)
         self.avgpool = nn.AdaptiveAvgPool2d(6) if variant.adaptive else None
-        height, width = self._output_size((image_size, image_size))
+        height, width = self.output_size((image_size, image_size))
         hidden = variant.hidden
         self.classifier = nn.Sequential(
-            nn.Dropout(0.5),
+            nn.Dropout(variant.dropout),
             nn.Linear(variant.channels[-1] * height * width, hidden),
-            nn.ReLU(),
-            nn.Dropout(0.5),
+            activation_layer(variant.activation),
+            nn.Dropout(variant.dropout),
             nn.Linear(hidden, hidden),
-            nn.ReLU(),
+            activation_layer(variant.activation),
             nn.Linear(hidden, num_classes),
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        self._check_images(x)
-        x = nn.run_fused(self.features, x) if self.fused else self.features(x)
+        x = self.convolved(x)
         if self.avgpool is not None:
             x = self.avgpool(x)
         return self.classifier(ops.flatten(x, 1))
 
-    def _output_size(self, size: Pair) -> Pair:
-        """(height, width) of what the classifier gets, in pixels, for images of `size`."""
-        image = size
-        for index, layer in enumerate(self.features):
-            if isinstance(layer, nn.Conv2d | nn.MaxPool2d):
-                try:
-                    size = layer.output_size(size)
-                except ShapeError as error:
-                    raise ShapeError(
-                        f"{self.name}: images of {image[0]} x {image[1]} are too small: they are "
-                        f"{size[0]} x {size[1]} at features.{index}, {layer!r}: {error}"
-                    ) from None
+    def output_size(self, size: Pair) -> Pair:
+        """(height, width) of what the classifier gets; see ConvNet."""
+        size = super().output_size(size)
         return self.avgpool.output_size(size) if self.avgpool is not None else size
-
-    def _check_images(self, x: Tensor) -> None:
-        """Say what is wrong with the images, before a fully connected layer speaks of 9216 features."""
-        if x.ndim != 4 or x.shape[1] != self.channels:
-            raise ShapeError(f"{self.name}: images must be (N, {self.channels}, H, W), got shape {x.shape}")
-        expected = self._output_size((self.image_size, self.image_size))
-        height, width = self._output_size((x.shape[2], x.shape[3]))
-        if (height, width) != expected:
-            raise ShapeError(
-                f"{self.name}: images of {x.shape[2]} x {x.shape[3]} leave {height} x {width} for "
-                f"classifier.1, which expects {expected[0]} x {expected[1]}; resize them to "
-                f"{self.image_size} x {self.image_size}, or build the model for their size with image_size="
-            )
 
 
 def _features(variant: Variant, image_size: int) -> nn.Sequential:
     c1, c2, c3, c4, c5 = variant.channels
     groups = variant.groups
-    first_padding: int | Padding = variant.padding
+    first_padding = variant.padding
     if variant.image_size == 227 and image_size == 224:
         first_padding = PADDING_FOR_224
+    sixth = [nn.Conv2d(c5, c5, kernel_size=3, padding=1), activation_layer(variant.activation)]
     return nn.Sequential(
         nn.Conv2d(3, c1, kernel_size=11, stride=4, padding=first_padding),
-        nn.ReLU(),
+        activation_layer(variant.activation),
         *_normalisation(variant),
-        nn.MaxPool2d(3, stride=2),
+        max_pool(variant.pooling),
         nn.Conv2d(c1, c2, kernel_size=5, padding=2, groups=groups),
-        nn.ReLU(),
+        activation_layer(variant.activation),
         *_normalisation(variant),
-        nn.MaxPool2d(3, stride=2),
+        max_pool(variant.pooling),
         nn.Conv2d(c2, c3, kernel_size=3, padding=1),
-        nn.ReLU(),
+        activation_layer(variant.activation),
         nn.Conv2d(c3, c4, kernel_size=3, padding=1, groups=groups),
-        nn.ReLU(),
+        activation_layer(variant.activation),
         nn.Conv2d(c4, c5, kernel_size=3, padding=1, groups=groups),
-        nn.ReLU(),
-        nn.MaxPool2d(3, stride=2),
+        activation_layer(variant.activation),
+        max_pool(variant.pooling),
+        *(sixth if variant.sixth else []),
     )
 
 
@@ -187,29 +217,42 @@ def alexnet(
     num_classes: int = 1000,
     image_size: int | None = None,
     weights: str | Path | None = None,
+    *,
+    dropout: float | None = None,
+    lrn: bool | None = None,
+    pooling: str | None = None,
+    activation: str | None = None,
 ) -> AlexNet:
     """An AlexNet with logits for `num_classes` classes.
 
-    "flowers": 14.6 million parameters with five classes, images of 224; "single": 62.4 million, 227, or
-    224 with padding ((1, 2), (1, 2)); "grouped": 61.0 million, alike; "owt": torchvision's, 61.1 million,
-    224, and any other size from 63 on. Names in the state dict are torchvision's: features.0.weight,
-    classifier.1.weight. Dropout is inverted in all of them, which has the effect of the paper's scaling at
-    test time.
+    "flowers": 14.6 million parameters with five classes, images of 224, and "flowers-tf" alike, but for the
+    zeros around the image, less dropout and other first values; "single": 62.4 million, 227, or 224 with
+    padding ((1, 2), (1, 2)); "grouped": 61.0 million, alike; "six-conv": 63.0 million, "single" with a sixth
+    convolution; "owt": torchvision's, 61.1 million, 224, and any other size from 63 on. Names in the state
+    dict are torchvision's: features.0.weight, classifier.1.weight. Dropout is inverted in all of them, which
+    has the effect of the paper's scaling at test time.
 
     Args:   variant: a key of VARIANTS; image_size: side of the images in pixels, None for the variant's own;
-            weights: a safetensors file of a state dict, or a checkpoint; None draws the variant's first
-            values.
-    Raises: ValueError for an unknown variant; ShapeError naming the layer that the images are too small for;
-            CheckpointError if the weights cannot be read or are another model's.
+            weights: a file of a state dict, or a checkpoint; None draws the variant's first values;
+            dropout, lrn, pooling, activation: in place of the variant's own (see Variant). An activation
+            other than the variant's has other first values, too: those of `first_values`.
+    Raises: ValueError for an unknown variant; UsageError for an unknown option; ShapeError naming the layer
+            that the images are too small for; CheckpointError if the weights cannot be read or are another
+            model's.
     """
     if variant not in VARIANTS:
         raise ValueError(f"unknown AlexNet variant {variant!r}: expected one of {', '.join(VARIANTS)}")
     row = VARIANTS[variant]
     side = row.image_size if image_size is None else as_int(image_size, "alexnet: image_size")
+    options: dict[str, Any] = {"dropout": dropout, "lrn": lrn, "pooling": pooling, "activation": activation}
+    changes = {name: value for name, value in options.items() if value is not None}
+    if activation not in (None, row.activation):
+        changes["init"] = first_values(activation)
+    row = replace(row, **changes)
     with init.without_init():
         model = AlexNet(row, variant, num_classes, side)
     if weights is not None:
         load_weights(model, weights)
     elif not init.is_skipped():
-        row.init(model)
+        model.first_values(model)
     return model

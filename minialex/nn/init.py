@@ -29,6 +29,7 @@ __all__ = [
     "course_",
     "fans",
     "is_skipped",
+    "kaiming_",
     "kaiming_normal_",
     "kaiming_uniform_",
     "normal_",
@@ -221,12 +222,13 @@ def paper_(model: Module) -> None:
     """The AlexNet paper's: weights N(0, 0.01); biases 1 in the second, fourth and fifth convolution and in
     the hidden fully connected layers, so that their ReLUs start with positive inputs; 0 elsewhere.
 
+    A sixth convolution, of which the paper does not tell this, starts like the fourth and fifth.
     Source: Krizhevsky, Sutskever, Hinton 2012, section 5.
     """
     layers = list(_layers(model))
     convolutions = [bias for weight, bias in layers if weight.ndim == 4]
     connected = [bias for weight, bias in layers if weight.ndim == 2]
-    ones = {id(bias) for i, bias in enumerate(convolutions) if i in (1, 3, 4)}
+    ones = {id(bias) for i, bias in enumerate(convolutions) if i in (1, 3, 4, 5)}
     ones |= {id(bias) for bias in connected[:-1]}
     for weight, bias in layers:
         normal_(weight, 0.0, 0.01)
@@ -244,6 +246,21 @@ def xavier_(model: Module, gain: float = 1.0) -> None:
     layers = list(_layers(model))
     for weight, bias in layers:
         xavier_uniform_(weight, 1.0 if weight is layers[-1][0] else gain)
+        if bias is not None:
+            zeros_(bias)
+
+
+def kaiming_(model: Module, gain: float = math.sqrt(2.0)) -> None:
+    """N(0, gain**2 / fan_in) weights and biases 0: for networks of ReLUs.
+
+    Args:   gain: for all layers but the last, which no nonlinearity follows: sqrt(2) for ReLUs, which take
+            half of a signal's energy.
+    Source: He, Zhang, Ren, Sun 2015.
+    """
+    layers = list(_layers(model))
+    for weight, bias in layers:
+        own = 1.0 if weight is layers[-1][0] else gain
+        normal_(weight, 0.0, own / math.sqrt(_fan(weight, "fan_in")))
         if bias is not None:
             zeros_(bias)
 

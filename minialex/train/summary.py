@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from minialex import nn
+from minialex import nn, ops
+from minialex.shapes import Shape, numel
 from minialex.tensor import Event, Tensor, no_grad, observe
+from minialex.train.layer_table import Layer, describe, layer_tables, numbered
 from minialex.train.reporter import table
 from minialex.train.spans import LayerSpans
 
@@ -27,11 +29,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Summary:
-    """A network's rows, for an input of `input_shape`."""
+    """A network's rows and layers, for an input of `input_shape`."""
 
     name: str
     input_shape: tuple[int, ...]
     rows: tuple[Row, ...]
+    layers: tuple[Layer, ...] = ()
 
     @property
     def parameters(self) -> int:
@@ -47,6 +50,11 @@ class Summary:
     def bytes(self) -> int:
         """Of all outputs together, as float32."""
         return sum(row.bytes for row in self.rows)
+
+    @property
+    def layer_tables(self) -> str:
+        """The tables that stand in lectures: sizes, and parameters."""
+        return layer_tables(self.layers, self.input_shape)
 
     def __str__(self) -> str:
         rows: list[tuple[str, ...]] = [("layer", "op", "output shape", "parameters", "FLOPs", "bytes")]
@@ -68,34 +76,55 @@ def _scaled(count: int) -> str:
     return f"{count}"
 
 
+class _ForwardPass:
+    """An observer that writes down the ops of a forward pass; their layers are known at its end.
+
+    Args: model: whose parameters are counted, each once; shape: of the pictures.
+    """
+
+    def __init__(self, model: Any, shape: Shape) -> None:
+        self._spans = LayerSpans(model)
+        self._uncounted = {id(p) for p in model.parameters()}
+        self._picture = shape  # () after a fully connected layer
+        self._rows: list[tuple[int, Row]] = []
+        self._layers: list[tuple[int, Layer]] = []
+
+    def __call__(self, event: Event) -> None:
+        if event.phase != "forward":
+            return
+        self._spans.see(event)
+        op, output = event.op, event.outputs[0]
+        inputs = [t.shape for t in event.inputs]
+        new = [t.shape for t in event.inputs if id(t) in self._uncounted]
+        self._uncounted.difference_update(map(id, event.inputs))
+        size, flops = sum(map(numel, new)), int(op.cost(*inputs).flops)
+        self._rows.append((op.order, Row("", op.name, output.shape, size, flops, output.data.nbytes)))
+        layer = describe(op, inputs, new, self._picture)
+        if layer is not None:
+            self._layers.append((op.order, layer))
+        if output.ndim == 4:
+            self._picture = output.shape
+        elif isinstance(op, ops.LinearOp):
+            self._picture = ()
+
+    def found(self) -> tuple[tuple[Row, ...], tuple[Layer, ...]]:
+        """A row for each op, and what the tables of lectures say."""
+        places = self._spans.resolve()
+        rows = tuple(replace(row, layer=places[order]) for order, row in self._rows)
+        return rows, numbered(replace(layer, place=places[order]) for order, layer in self._layers)
+
+
 def summarize(model: Any, name: str = "model", batch: int = 1) -> Summary:
     """Run `batch` pictures of zeros through a model in evaluation mode and list what its ops do.
 
     Args: model: with attributes image_size and channels, as those of minialex.models.
     """
-    spans = LayerSpans(model)
-    parameters = {id(p) for p in model.parameters()}
-    counted: set[int] = set()
-    rows: list[tuple[int, Row]] = []
-
-    def look(event: Event) -> None:
-        if event.phase != "forward":
-            return
-        new = [t for t in event.inputs if id(t) in parameters - counted]
-        counted.update(id(t) for t in new)
-        output = event.outputs[0]
-        cost = event.op.cost(*(t.shape for t in event.inputs))
-        size = sum(t.size for t in new)
-        spans.see(event)
-        row = Row("", event.op.name, output.shape, size, int(cost.flops), output.data.nbytes)
-        rows.append((event.op.order, row))
-
     shape = (batch, model.channels, model.image_size, model.image_size)
+    look = _ForwardPass(model, shape)
     was_training = model.training
     model.eval()
     with no_grad(), observe(look), nn.unfused(model):
         model(Tensor(np.zeros(shape, np.float32)))
     if was_training:
         model.train()
-    layers = spans.resolve()
-    return Summary(name, shape, tuple(replace(row, layer=layers[order]) for order, row in rows))
+    return Summary(name, shape, *look.found())

@@ -20,7 +20,11 @@ PARAMETERS = {
     ("single", 1000): 62_378_344,
     ("grouped", 1000): 60_965_224,
     ("owt", 1000): 61_100_840,
+    ("flowers-tf", 5): 14_591_685,
+    ("six-conv", 1000): 62_968_424,
     ("lenet5", 10): 61_706,
+    ("lenet5-relu", 10): 61_706,
+    ("cifar-4", 10): 71_082,
 }
 
 
@@ -54,6 +58,8 @@ def test_every_name_builds() -> None:
         ("owt", [0, 3, 6, 8, 10]),
         ("single", [0, 4, 8, 10, 12]),
         ("grouped", [0, 4, 8, 10, 12]),
+        ("flowers-tf", [0, 3, 6, 8, 10]),
+        ("six-conv", [0, 4, 8, 10, 12, 15]),
     ],
 )
 def test_names_in_the_state_dict(variant: str, convolutions: list[int]) -> None:
@@ -86,6 +92,8 @@ def test_groups_are_in_conv2_conv4_and_conv5() -> None:
         ("grouped", 224, ((1, 2), (1, 2))),
         ("flowers", 224, ((2, 2), (2, 2))),
         ("owt", 224, ((2, 2), (2, 2))),
+        ("flowers-tf", 224, ((1, 2), (1, 2))),
+        ("six-conv", 224, ((1, 2), (1, 2))),
     ],
 )
 def test_conv1_gives_55_by_55(variant: str, side: int, padding: tuple[tuple[int, int], ...]) -> None:
@@ -143,6 +151,10 @@ def test_first_values_are_the_variants_own() -> None:
     VARIANTS["single"].init(single)
     biases = [float(array[0]) for name, array in single.state_dict().items() if name.endswith("bias")]
     assert biases == [0, 1, 0, 1, 1, 1, 1, 0]
+    six = AlexNet(small("six-conv"), "six-conv", 3, 227)
+    VARIANTS["six-conv"].init(six)
+    biases = [float(array[0]) for name, array in six.state_dict().items() if name.endswith("bias")]
+    assert biases == [0, 1, 0, 1, 1, 1, 1, 1, 0]
 
 
 @pytest.mark.slow
@@ -184,16 +196,29 @@ class TestLeNet:
         assert (net.channels, net.image_size) == (1, 28)
         with pytest.raises(ShapeError, match=r"\(N, 1, 28, 28\), got shape \(2, 1, 32, 32\)"):
             net(zeros(2, 1, 32, 32))
-        with pytest.raises(ShapeError, match="28 x 28 only"):
-            models.build("lenet5", image_size=32)
+        for name in models.LENETS:
+            with pytest.raises(ShapeError, match=f"{name} takes images of 28 x 28 only"):
+                models.build(name, image_size=32)
+        with pytest.raises(UsageError, match="unknown LeNet 'lenet': expected one of lenet5, lenet5-relu"):
+            models.lenet5(10, "lenet")
 
-    def test_learns_from_its_first_values(self) -> None:
+    @pytest.mark.parametrize("name", models.LENETS)
+    def test_its_layers(self, name: str) -> None:
+        kinds = [type(layer) for layer in models.build(name).features]
+        sigmoid = [nn.Conv2d, nn.Sigmoid, nn.AvgPool2d]
+        assert kinds == 2 * (sigmoid if name == "lenet5" else [nn.Conv2d, nn.ReLU, nn.MaxPool2d])
+
+    @pytest.mark.parametrize(
+        ("name", "activation", "lr"),
+        [("lenet5", None, 0.5), ("lenet5", "tanh", 0.1), ("lenet5", "relu", 0.1), ("lenet5-relu", None, 0.1)],
+    )
+    def test_learns_from_its_first_values(self, name: str, activation: str | None, lr: float) -> None:
         with rng.random_scope(0):
-            net = models.lenet5(num_classes=4)
+            net = models.build(name, 4, activation=activation)
         images = np.zeros((4, 1, 28, 28), np.float32)
         for i in range(4):
             images[i, 0, 14 * (i // 2) : 14 * (i // 2) + 14, 14 * (i % 2) : 14 * (i % 2) + 14] = 1.0
-        optimizer = optim.SGD(net.parameters(), lr=0.5, momentum=0.9)
+        optimizer = optim.SGD(net.parameters(), lr=lr, momentum=0.9)
         for _ in range(100):
             loss = ops.cross_entropy(net(Tensor(images)), np.arange(4))
             optimizer.zero_grad()
@@ -243,5 +268,5 @@ class TestWeights:
         with pytest.raises(CheckpointError, match="there is no weights file at"):
             models.read_state_dict(tmp_path / "none.safetensors")
         (tmp_path / "broken.safetensors").write_bytes(b"no weights at all")
-        with pytest.raises(CheckpointError, match="not a whole safetensors file"):
+        with pytest.raises(CheckpointError, match="neither a whole safetensors file nor"):
             models.read_state_dict(tmp_path / "broken.safetensors")

@@ -147,6 +147,17 @@ def test_xavier() -> None:
     assert net.state_dict()["7.weight"].std() == pytest.approx(math.sqrt(2 / 105), rel=0.1)
 
 
+def test_kaiming() -> None:
+    net = small_alexnet()
+    init.kaiming_(net)
+    assert biases(net) == [0.0] * 8
+    weights = [array for name, array in net.state_dict().items() if name.endswith("weight")]
+    for index, weight in enumerate(weights):
+        gain = 1.0 if index == len(weights) - 1 else 2.0
+        fan_in = weight[0].size
+        assert weight.std() == pytest.approx(math.sqrt(gain / fan_in), rel=0.1 if weight.size > 500 else 0.2)
+
+
 def test_without_init_draws_nothing() -> None:
     with rng.random_scope(0) as scope:
         with init.without_init():

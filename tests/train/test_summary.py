@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from minialex import models
+from minialex.nn import init
 from minialex.train import summarize
 from minialex.train.summary import _scaled
 
@@ -57,9 +58,15 @@ def test_the_model_is_left_as_it_was() -> None:
 
 
 @pytest.mark.parametrize("name", models.MODEL_NAMES)
-def test_the_table_fits_a_terminal(name: str) -> None:
-    lines = str(summarize(models.build(name), name, batch=2)).splitlines()
+def test_the_tables_fit_a_terminal_and_their_sums_are_the_networks(name: str) -> None:
+    with init.without_init():
+        model = models.build(name)
+        summary = summarize(model, name, batch=2)
+    lines = [*str(summary).splitlines(), *summary.layer_tables.splitlines()]
     assert max(map(len, lines)) <= 80
+    assert summary.parameters == model.num_parameters()
+    assert sum(layer.parameters for layer in summary.layers) == model.num_parameters()
+    assert lines[-1].split()[-1] == f"{model.num_parameters():,}"
 
 
 @pytest.mark.parametrize(
