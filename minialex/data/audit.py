@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePath
 
 from minialex.data.images import OTHER_PICTURE_SUFFIXES, PIXEL_LIMIT, PictureError, decode
 
@@ -19,6 +19,7 @@ __all__ = ["BadImage", "Finding", "audit_files", "report"]
 
 Progress = Callable[[int, int], None]
 
+SHARE = 8  # files that a thread takes at a time: to hand over a small picture takes as long as to read it
 SHOWN = 20  # how many names an error message lists
 
 
@@ -40,34 +41,41 @@ class Finding:
 
 
 def audit_files(
-    paths: Sequence[Path], pixel_limit: int = PIXEL_LIMIT, progress: Progress | None = None
+    names: Sequence[str],
+    read: Callable[[str], bytes],
+    pixel_limit: int = PIXEL_LIMIT,
+    progress: Progress | None = None,
 ) -> list[Finding]:
-    """One finding for each path, in order.
+    """One finding for each name, in order; `read` gives the bytes of the file that a name stands for.
 
     Threads suffice: hashing and decoding both release Python's lock.
 
-    Args: progress: called with (files done, files in all) now and then, and at the end.
+    Args:   read: may raise OSError, or PictureError with the reason; several threads call it at once.
+            progress: called with (files done, files in all) now and then, and at the end.
     """
     findings: list[Finding] = []
+    shares = [names[start : start + SHARE] for start in range(0, len(names), SHARE)]
     pool = ThreadPoolExecutor(min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4))
     try:
-        for finding in pool.map(lambda path: inspect_file(path, pixel_limit), paths):
-            findings.append(finding)
-            if progress is not None and (len(findings) % 64 == 0 or len(findings) == len(paths)):
-                progress(len(findings), len(paths))
+        for found in pool.map(lambda share: [_inspect(name, read, pixel_limit) for name in share], shares):
+            findings += found
+            if progress is not None and (len(findings) % 64 == 0 or len(findings) == len(names)):
+                progress(len(findings), len(names))
     finally:
         pool.shutdown(wait=True, cancel_futures=True)  # Ctrl-C must not wait for thousands of files
     return findings
 
 
-def inspect_file(path: Path, pixel_limit: int = PIXEL_LIMIT) -> Finding:
+def _inspect(name: str, read: Callable[[str], bytes], pixel_limit: int) -> Finding:
     """Read, hash and decode one file."""
     try:
-        data = path.read_bytes()
+        data = read(name)
     except OSError as error:
         return Finding("", f"unreadable: {error.strerror or error}")
+    except PictureError as error:
+        return Finding("", str(error))
     digest = hashlib.sha256(data).hexdigest()
-    suffix = path.suffix.lower()
+    suffix = PurePath(name).suffix.lower()
     if suffix in OTHER_PICTURE_SUFFIXES:
         return Finding(digest, f"{suffix} pictures are not read here; convert it to JPEG or PNG")
     try:

@@ -23,7 +23,7 @@ from minialex.data.folder import Dataset
 from minialex.errors import DataError, UsageError
 from minialex.rng import MASK32, PURPOSES, philox4x32, split_seed
 
-__all__ = ["Split", "parse_fractions", "stratified_split", "subset"]
+__all__ = ["Split", "divide", "parse_fractions", "stratified_split", "subset"]
 
 Indices = npt.NDArray[np.int64]
 
@@ -128,6 +128,48 @@ def stratified_split(
     return _make_split(dataset, parts, tuple(float(fraction) for fraction in fractions), seed)
 
 
+def divide(
+    dataset: Dataset, fractions: Sequence[float] = (0.8, 0.1, 0.1), seed: int = 0, limit: int | None = None
+) -> Split:
+    """The data set in parts: its official test part as it is, if it has one, and the rest by the fractions.
+
+    Without an official test part, `stratified_split` of the pictures that `subset` chooses. With one
+    (`dataset.test_indices`), that is the test part, whatever the third fraction says and also where there is
+    none, and the others are split as the first two fractions stand to each other. Of these, copies of
+    pictures to test on are left out: the test would be a lie.
+
+    Args:   limit: pictures in all, shared out to the official parts in proportion; None takes all.
+    Raises: as `stratified_split` and `subset`.
+    """
+    test = getattr(dataset, "test_indices", None)
+    if test is None:
+        chosen = None if limit is None else subset(dataset, limit, seed)
+        return stratified_split(dataset, fractions, seed, chosen)
+    _check_fractions(fractions)
+    copies = {dataset.digest(index) for index in test.tolist()}
+    rest = np.setdiff1d(np.arange(len(dataset)), test)
+    rest = np.array([index for index in rest.tolist() if dataset.digest(index) not in copies], dtype=np.int64)
+    if limit is not None and limit < len(rest) + len(test):
+        tested = _share_to_test(dataset, limit, len(rest), len(test))
+        rest, test = subset(dataset, limit - tested, seed, rest), subset(dataset, tested, seed, test)
+    two = fractions[0] + fractions[1]
+    split = stratified_split(dataset, (fractions[0] / two, fractions[1] / two), seed, rest)
+    parts = [split.train.tolist(), split.validation.tolist(), test.tolist()]
+    return _make_split(dataset, parts, tuple(float(fraction) for fraction in fractions), seed)
+
+
+def _share_to_test(dataset: Dataset, limit: int, rest: int, test: int) -> int:
+    """How many of `limit` pictures are to test on: in proportion, but each part has room for all classes."""
+    classes = len(dataset.classes)
+    if limit < len(PARTS) * classes:
+        raise DataError(
+            f"A limit of {limit} pictures is too low: {dataset.root} has {classes} classes and a test part "
+            f"of its own, and each of the three parts needs one of each. Give --limit {len(PARTS) * classes} "
+            "or more."
+        )
+    return min(max(classes, limit * test // (rest + test)), limit - (len(PARTS) - 1) * classes)
+
+
 def parse_fractions(text: str) -> tuple[float, ...]:
     """The fractions in "80/10/10" or "90/10" (percent, or fractions of 1); they add up to 1.
 
@@ -146,12 +188,13 @@ def parse_fractions(text: str) -> tuple[float, ...]:
     return tuple(float(number / total) for number in numbers)
 
 
-def subset(dataset: Dataset, limit: int, seed: int = 0) -> Indices:
+def subset(dataset: Dataset, limit: int, seed: int = 0, indices: Indices | None = None) -> Indices:
     """The indices, ascending, of `limit` pictures in which the classes keep their shares.
 
     Which pictures depends on their contents and the seed alone; all of them if there are no more than
     `limit`.
 
+    Args:   indices: choose among these pictures, ascending; None chooses among all.
     Raises: DataError if the limit is smaller than the number of classes.
     """
     classes = len(dataset.classes)
@@ -160,9 +203,10 @@ def subset(dataset: Dataset, limit: int, seed: int = 0) -> Indices:
             f"A limit of {limit} pictures is too low: {dataset.root} has {classes} classes, and each needs "
             f"at least one. Give --limit {classes} or more, several times that for a split."
         )
-    if limit >= len(dataset):
-        return np.arange(len(dataset), dtype=np.int64)
-    order = _ordered_groups(dataset, range(len(dataset)), seed, "data")
+    among = np.arange(len(dataset), dtype=np.int64) if indices is None else indices
+    if limit >= len(among):
+        return among
+    order = _ordered_groups(dataset, among.tolist(), seed, "data")
     pictures = _by_class(dataset, [[index] for group in order for index in group])
     chosen: list[int] = []
     for own, count in zip(pictures, _shares([len(own) for own in pictures], limit), strict=True):
@@ -171,9 +215,9 @@ def subset(dataset: Dataset, limit: int, seed: int = 0) -> Indices:
 
 
 def _shares(counts: Sequence[int], limit: int) -> list[int]:
-    """`limit` shared out in proportion to counts, at least one to each, by largest remainders."""
+    """`limit` shared out in proportion to counts by largest remainders, at least one to each above 0."""
     exact = [Fraction(count * limit, sum(counts)) for count in counts]
-    shares = [max(1, int(share)) for share in exact]
+    shares = [max(min(1, count), int(share)) for count, share in zip(counts, exact, strict=True)]
     while sum(shares) != limit:
         step = 1 if sum(shares) < limit else -1
         room = [i for i in range(len(counts)) if (shares[i] < counts[i] if step > 0 else shares[i] > 1)]
