@@ -249,6 +249,12 @@ def direct_calls(
     crops = Crops(*(numbers.integers(0, high, N) for high in (3, 4)), numbers.integers(0, 2, N).astype(bool))
     shifted = (mean, std, pixels, crops, normal(N, 3), normal(N, 3, H - 2, W - 3))
     yield "crop_and_normalize", crop_and_normalize, shifted
+    image = normal(3, H - 2, W - 3)
+    yield (
+        "crop_and_normalize, mean image",
+        crop_and_normalize,
+        (image, *shifted[1:5], normal(*shifted[5].shape)),
+    )
     C, OH, OW = (2, 4, 3) if dry else (19, 27, 26)
     columns = (N, C, 5, 3, OH, OW)
     where = ((2, 1), ((2, 2), (1, 1)), (1, 1), 0)

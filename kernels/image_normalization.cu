@@ -1,7 +1,7 @@
 // From the bytes of pictures to the numbers that a net takes: cropped, mirrored, coloured, scaled.
 //
-// y[n, c, h, w] = (pixels[n, top + h, left + v, c] / 255 + shift[n, c] - mean[c]) / std[c],
-// v = flip ? OW-1-w : w; top, left and flip are crops[n].
+// y[n, c, h, w] = (pixels[n, top + h, left + v, c] / 255 + shift[n, c] - mean[c, h, w]) / std[c],
+// v = flip ? OW-1-w : w; top, left and flip are crops[n]. The mean is an image, or one number a channel.
 //
 // One thread owns an output pixel, all channels of it: neighbours read neighbouring bytes and write
 // neighbouring numbers. Null pointers stand for no crop, no flip and no shift. Bound by bytes: the crop read
@@ -10,9 +10,9 @@
 #include "common.cuh"
 
 template <class T>
-__device__ void normalize_body(In<T> mean_c, In<T> std_c, In<unsigned char> pixels_nhwc, In<index_t> crops_n3,
-                               In<T> shift_nc, Out<T> y_nchw, index_t N, index_t H, index_t W, index_t C,
-                               index_t OH, index_t OW)
+__device__ void normalize_body(In<T> mean_chw, In<T> std_c, In<unsigned char> pixels_nhwc,
+                               In<index_t> crops_n3, In<T> shift_nc, Out<T> y_nchw, index_t mean_is_image,
+                               index_t N, index_t H, index_t W, index_t C, index_t OH, index_t OW)
 {
     FOR_EACH_INDEX(i, N * OH * OW) {
         const index_t w = i % OW, h = i / OW % OH, n = i / OW / OH;
@@ -25,17 +25,20 @@ __device__ void normalize_body(In<T> mean_c, In<T> std_c, In<unsigned char> pixe
             if (shift_nc != nullptr) {
                 value += shift_nc[n * C + c];
             }
-            y_nchw[OFFSET_NCHW(n, c, h, w, C, OH, OW)] = (value - mean_c[c]) / std_c[c];
+            const T mean = mean_chw[mean_is_image ? (c * OH + h) * OW + w : c];
+            y_nchw[OFFSET_NCHW(n, c, h, w, C, OH, OW)] = (value - mean) / std_c[c];
         }
     }
 }
 
 #define ENTRY(T)                                                                                             \
     extern "C" __global__ void normalize_images_##T(                                                         \
-        In<T> mean_c, In<T> std_c, In<unsigned char> pixels_nhwc, In<index_t> crops_n3, In<T> shift_nc,      \
-        Out<T> y_nchw, index_t N, index_t H, index_t W, index_t C, index_t OH, index_t OW)                   \
+        In<T> mean_chw, In<T> std_c, In<unsigned char> pixels_nhwc, In<index_t> crops_n3, In<T> shift_nc,    \
+        Out<T> y_nchw, index_t mean_is_image, index_t N, index_t H, index_t W, index_t C, index_t OH,        \
+        index_t OW)                                                                                          \
     {                                                                                                        \
-        normalize_body<T>(mean_c, std_c, pixels_nhwc, crops_n3, shift_nc, y_nchw, N, H, W, C, OH, OW);       \
+        normalize_body<T>(mean_chw, std_c, pixels_nhwc, crops_n3, shift_nc, y_nchw, mean_is_image, N, H, W,  \
+                          C, OH, OW);                                                                        \
     }
 
 ENTRY(float)

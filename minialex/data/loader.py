@@ -34,18 +34,20 @@ class Batch:
 
     Attributes: samples: what the transform made, without the Normalize at its end: bytes (N, H, W, C), or
             float32 (N, C, H, W) if there is none. labels (N,) int64; indices (N,) int64, into the data set;
-            normalize: what is to be done to the bytes.
+            normalize: what is to be done to the bytes; shifts (N, C) float32: what is added to the colours of
+            each picture before that, where 255 counts as 1, or None.
     """
 
     samples: npt.NDArray[Any]
     labels: npt.NDArray[np.int64]
     indices: npt.NDArray[np.int64]
     normalize: Normalize | None = None
+    shifts: npt.NDArray[np.float32] | None = None
 
     @cached_property
     def images(self) -> npt.NDArray[np.float32]:
         """The pictures as a net takes them: (N, C, H, W) float32. Made at the first look."""
-        return self.samples if self.normalize is None else self.normalize.batch(self.samples)
+        return self.samples if self.normalize is None else self.normalize.batch(self.samples, self.shifts)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -133,7 +135,7 @@ class Loader:
 
     def _here(self, epoch: int, batches: list[npt.NDArray[np.int64]]) -> Iterator[Batch]:
         for indices in batches:
-            yield self._batch(self._prepared(indices.tolist(), epoch), indices)
+            yield self._batch(self._prepared(indices.tolist(), epoch), indices, epoch)
 
     def _prepared(self, indices: list[int], epoch: int) -> npt.NDArray[Any]:
         sample = self._sample_of(indices[0], epoch)
@@ -161,7 +163,7 @@ class Loader:
                 samples = pool.views.samples[number % slots, : len(indices)].copy()
                 if number + slots < len(batches):
                     self._order_batch(pool, generation, number + slots, epoch, batches)
-                yield self._batch(samples, indices)
+                yield self._batch(samples, indices, epoch)
             finished = True
         except GeneratorExit:
             finished = True  # the reader left early: the workers are sound
@@ -195,8 +197,9 @@ class Loader:
             self._sample = Sample(array.shape, array.dtype)
         return self._sample
 
-    def _batch(self, samples: npt.NDArray[Any], indices: npt.NDArray[np.int64]) -> Batch:
-        return Batch(samples, self.dataset.labels[indices], indices.copy(), self.recipe.normalize)
+    def _batch(self, samples: npt.NDArray[Any], indices: npt.NDArray[np.int64], epoch: int) -> Batch:
+        shifts = self.recipe.shifts(indices.tolist(), epoch)
+        return Batch(samples, self.dataset.labels[indices], indices.copy(), self.recipe.normalize, shifts)
 
     def close(self) -> None:
         """End the workers and threads and give the shared memory back. The next epoch would start them

@@ -1,8 +1,9 @@
 """How one picture of a data set is prepared, the same in the trainer and in its workers.
 
-A transform is taken in three parts. What stands first and is not random makes the same picture every time,
-and may be kept in a cache; what is random follows; and a `Normalize` at the end is left to whoever takes the
-batches, so that bytes travel from the workers instead of numbers four times as long.
+A transform is taken in parts. What stands first and is not random makes the same picture every time, and may
+be kept in a cache; what is random follows; and a `Normalize` at the end, with a `PCAJitter` right before it,
+is left to whoever takes the batches, so that bytes travel from the workers instead of numbers four times as
+long.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,13 +20,22 @@ from PIL import Image
 
 from minialex.data.folder import Dataset, ImageFolder
 from minialex.data.picture_cache import PictureCache
-from minialex.data.transforms import CenterCrop, Compose, Greyscale, Normalize, Resize, Transform
+from minialex.data.transforms import (
+    CenterCrop,
+    Compose,
+    Greyscale,
+    Normalize,
+    PCAJitter,
+    Resize,
+    Transform,
+)
 from minialex.errors import DataError
 from minialex.rng import Stream
 
-__all__ = ["Recipe", "Sample", "describe", "split_transform"]
+__all__ = ["Recipe", "Sample", "Steps", "describe", "split_transform"]
 
 Array = npt.NDArray[Any]
+Last = TypeVar("Last", bound=Transform)
 
 # Exactly these: a subclass may do anything, and may do something else tomorrow.
 FIXED = frozenset([Resize, CenterCrop, Greyscale])
@@ -44,15 +54,32 @@ class Sample:
         return int(np.prod(self.shape)) * self.dtype.itemsize
 
 
-def split_transform(
-    transform: Transform,
-) -> tuple[tuple[Transform, ...], tuple[Transform, ...], Normalize | None]:
-    """A transform as (what is the same every time, the rest, the Normalize at its end if there is one)."""
+class Steps(NamedTuple):
+    """A transform in parts: what is the same every time, the rest, and what is done to whole batches."""
+
+    fixed: tuple[Transform, ...]
+    varying: tuple[Transform, ...]
+    jitter: PCAJitter | None
+    normalize: Normalize | None
+
+
+def split_transform(transform: Transform) -> Steps:
+    """The transform in parts; the last two are None where it does not end with them.
+
+    Raises: DataError for a PCAJitter elsewhere than right before the Normalize at the end.
+    """
     steps = list(transform.transforms) if type(transform) is Compose else [transform]
-    normalize = steps.pop() if steps and type(steps[-1]) is Normalize else None
+    normalize = _taken_off(steps, Normalize)
+    jitter = None if normalize is None else _taken_off(steps, PCAJitter)
+    if any(type(step) is PCAJitter for step in steps):
+        raise DataError("PCAJitter must stand right before a Normalize at the end of the transform.")
     fixed = next((i for i, step in enumerate(steps) if type(step) not in FIXED), len(steps))
-    assert normalize is None or isinstance(normalize, Normalize)
-    return tuple(steps[:fixed]), tuple(steps[fixed:]), normalize
+    return Steps(tuple(steps[:fixed]), tuple(steps[fixed:]), jitter, normalize)
+
+
+def _taken_off(steps: list[Transform], kind: type[Last]) -> Last | None:
+    """The last of the steps, taken off them, if it is one of exactly this class."""
+    return cast(Last, steps.pop()) if steps and type(steps[-1]) is kind else None
 
 
 class Recipe:
@@ -61,15 +88,15 @@ class Recipe:
     Args:   seed: of the random choices, whose address is (seed, epoch, picture). cache: where pictures are
             kept once they are decoded and what is not random has been done to them; None decodes them anew,
             and so do data sets that do not say how they load (see `Dataset`).
-    Attributes: varying: the transforms that are random, and what follows them; normalize: what is still to be
-                done to a batch of bytes; None if the transform does it all.
+    Attributes: varying: the transforms that are random, and what follows them; jitter, normalize: what is
+                still to be done to a batch of bytes; None if the transform does it all.
     """
 
     def __init__(
         self, dataset: Dataset, transform: Transform, seed: int, cache: PictureCache | None = None
     ) -> None:
-        self._fixed, self.varying, self.normalize = split_transform(transform)
-        loading = _way_of_loading(dataset)
+        self._fixed, self.varying, self.jitter, self.normalize = split_transform(transform)
+        loading = way_of_loading(dataset)
         self.dataset, self.seed, self.cache = dataset, seed, cache if loading else None
         self._way = json.dumps([loading, *(step.to_config() for step in self._fixed)], sort_keys=True)
 
@@ -92,6 +119,14 @@ class Recipe:
     def stream(self, index: int, epoch: int) -> Stream:
         """What the random choices for a picture in an epoch are drawn from."""
         return Stream(self.seed, "augment", epoch, index)
+
+    def shifts(self, indices: Sequence[int], epoch: int) -> npt.NDArray[np.float32] | None:
+        """What is added to the colours of these pictures in an epoch, (N, C); None without a PCAJitter.
+
+        It takes nothing but the indices: whoever makes the batch asks here, whether workers, threads or a
+        device prepared the pictures.
+        """
+        return None if self.jitter is None else self.jitter.shifts(self.stream(0, epoch), indices)
 
     @contextmanager
     def _naming(self, index: int) -> Iterator[None]:
@@ -118,7 +153,9 @@ class Recipe:
         pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
         if pixels.dtype != np.uint8:
             raise DataError(f"Normalize takes pictures of bytes (uint8), got {pixels.dtype}.")
-        self.normalize.check_channels(pixels.shape[2])
+        if self.jitter is not None:
+            self.jitter.check_channels(pixels.shape[2])
+        self.normalize.check(pixels.shape)
         return pixels
 
     def _picture(self, index: int) -> Image.Image:
@@ -165,7 +202,7 @@ def describe(dataset: Dataset, index: int) -> str:
     return str(dataset.root / dataset.names[index])
 
 
-def _way_of_loading(dataset: Dataset) -> list[str] | None:
+def way_of_loading(dataset: Dataset) -> list[str] | None:
     """All that the pixels of a picture depend on besides its file; None if nobody knows.
 
     A subclass of ImageFolder may load in another way, and any other data set in ways that its settings

@@ -17,9 +17,9 @@ from minialex.data import Loader, Normalize, RandomCrop, RandomHorizontalFlip
 from minialex.data.picture_cache import in_words
 from minialex.data.team import Team
 from minialex.errors import DataError, UsageError
-from minialex.kernels.image_normalization import Crops, crop_and_normalize, normalize_images
+from minialex.kernels.image_normalization import Crops
 from minialex.tensor import Tensor
-from minialex.train.normalization import constants
+from minialex.train.normalization import normalized
 
 # Bytes of pictures that are brought to the device at a time.
 PART = 64 * 2**20
@@ -85,21 +85,24 @@ class DevicePictures:
     def tensor(self, indices: npt.NDArray[np.int64], epoch: int) -> Tensor:
         """These pictures as they appear in an epoch."""
         assert self._pixels is not None, "a batch comes from an epoch"
-        normalize = self._loader.recipe.normalize
-        assert isinstance(normalize, Normalize)
-        H, W, C = self._pixels.shape[1:]
+        recipe = self._loader.recipe
+        assert isinstance(recipe.normalize, Normalize)
+        H, W = self._pixels.shape[1:3]
         with on_device_of(self._pixels):
             pixels = self._pixels[to_device(self._rows[indices], self._device)]
-            mean, std = constants(normalize, C, self._device)
-            OH, OW = (H, W) if self._crop is None else _pair(self._crop)
-            images = empty((len(indices), C, OH, OW), mean)
-            if self._crop is None and self._flip is None:
-                normalize_images(mean, std, pixels, images)
-            else:
-                crop_and_normalize(mean, std, pixels, self._crops(indices, epoch, (W, H)), None, images)
+        images = normalized(
+            recipe.normalize,
+            pixels,
+            self._device,
+            shifts=recipe.shifts(indices.tolist(), epoch),
+            crops=self._crops(indices, epoch, (W, H)),
+            size=None if self._crop is None else _pair(self._crop),
+        )
         return Tensor._wrap(images)
 
-    def _crops(self, indices: npt.NDArray[np.int64], epoch: int, size: tuple[int, int]) -> Crops:
+    def _crops(self, indices: npt.NDArray[np.int64], epoch: int, size: tuple[int, int]) -> Crops | None:
+        if self._crop is None and self._flip is None:
+            return None
         chosen = []
         for index in indices.tolist():
             stream = self._loader.recipe.stream(index, epoch)

@@ -7,15 +7,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from minialex.backend import Array, Uploader, empty, num_threads, on_device_of, parse_device, to_device
+from minialex.backend import Array, Uploader, num_threads, parse_device, to_device
 from minialex.data import Batch, DiskCache, Loader, MemoryCache, PictureCache, memory_budget, parse_bytes
 from minialex.errors import UsageError
 from minialex.folders import cache_folder
-from minialex.kernels.image_normalization import normalize_images
 from minialex.tensor import Tensor
 from minialex.train.config import TrainConfig
 from minialex.train.device_pictures import DeviceBatch, DevicePictures
-from minialex.train.normalization import constants
+from minialex.train.normalization import normalized
 
 MOST_WORKERS = MOST_THREADS = 8
 FOLDER = "pictures"
@@ -110,7 +109,7 @@ def ahead(batches: Iterable[Any], device: str) -> Iterator[Any]:
 def input_tensor(batch: Any, device: str) -> Tensor:
     """The pictures of a batch as the network takes them, on the device: (N, C, H, W) float32.
 
-    Bytes are normalised there, by a kernel that gives the bits of `batch.images`.
+    Bytes are shifted and normalised there, by a kernel that gives the bits of `batch.images`.
     """
     if isinstance(batch, DeviceBatch):
         return batch.tensor()
@@ -118,9 +117,5 @@ def input_tensor(batch: Any, device: str) -> Tensor:
     if normalize is None:
         return Tensor(batch.images, device=device)
     pixels = batch.arrival() if isinstance(batch, Sent) else to_device(batch.samples, device)
-    N, H, W, C = pixels.shape
-    mean, std = constants(normalize, C, device)
-    with on_device_of(pixels):
-        images = empty((N, C, H, W), mean)
-        normalize_images(mean, std, pixels, images)
+    images = normalized(normalize, pixels, device, shifts=batch.shifts)
     return Tensor._wrap(images)  # Nobody else has the array: no copy.

@@ -10,12 +10,11 @@ import numpy as np
 
 from minialex import models
 from minialex.data import Loader, open_dataset
-from minialex.data.transforms import transform_from_config
 from minialex.errors import DataError, UsageError
 from minialex.rng import Stream, random_scope
 from minialex.train.parity import Experiment
 from minialex.train.predictor import load
-from minialex.train.preprocessing import preprocessing_config
+from minialex.train.preprocessing import evaluation_transform
 
 BATCH_SIZE = 4
 
@@ -36,7 +35,7 @@ def open_experiment(
     """
     if batch_size < 1:
         raise UsageError(f"--batch-size must be at least 1, got {batch_size}")
-    classes, preprocessing = None, None
+    classes, transform = None, None
     dataset, description = (None, "") if data is None else open_dataset(data, on_bad_image="stop", say=say)
     if target in models.MODEL_NAMES:
         with random_scope(seed):
@@ -44,7 +43,7 @@ def open_experiment(
     elif Path(target).exists():
         predictor = load(target, "cpu")
         model, classes = predictor.model, predictor.classes
-        preprocessing = predictor.checkpoint.preprocessing
+        transform = predictor.transform
     else:
         raise UsageError(
             f"{target} is neither a checkpoint nor a model; the models are {', '.join(models.MODEL_NAMES)}"
@@ -54,12 +53,12 @@ def open_experiment(
         images = Stream(seed, "test").normal(shape=shape).astype(np.float32)
         labels, description = np.arange(batch_size) % model.num_classes, "random numbers"
     else:
-        images, labels = _batch(dataset, model, classes, preprocessing, batch_size, seed)
+        images, labels = _batch(dataset, model, classes, transform, batch_size, seed)
     return Experiment(model, images, labels, seed, precision), target, description
 
 
 def _batch(
-    dataset: Any, model: Any, classes: Any, preprocessing: Any, batch_size: int, seed: int
+    dataset: Any, model: Any, classes: Any, transform: Any, batch_size: int, seed: int
 ) -> tuple[Any, Any]:
     """One batch of photographs in the order that the seed gives, none of them augmented."""
     if classes is not None and tuple(dataset.classes) != tuple(classes):
@@ -67,8 +66,7 @@ def _batch(
             f"{dataset.root} has the classes {', '.join(dataset.classes)}, and the checkpoint knows "
             f"{', '.join(classes)}"
         )
-    config = preprocessing or preprocessing_config(model.image_size, model.channels)
-    transform = transform_from_config(config["evaluation"])
+    transform = transform or evaluation_transform(model.image_size, model.channels)
     with Loader(dataset, np.arange(len(dataset)), transform, batch_size, shuffle=True, seed=seed) as loader:
         batch = next(iter(loader.epoch(0)))
         return batch.images, batch.labels

@@ -257,11 +257,11 @@ def test_only_known_transforms_that_are_not_random_are_cached() -> None:
 
     resize, flip, normalize = Resize((6, 5)), RandomHorizontalFlip(), Normalize()
     grey = Greyscale()
-    assert split_transform(Compose([grey, resize, normalize])) == ((grey, resize), (), normalize)
-    assert split_transform(Compose([flip, resize, normalize])) == ((), (flip, resize), normalize)
-    assert split_transform(Compose([Own(4), normalize])) == ((), (Own(4),), normalize)
-    assert split_transform(normalize) == ((), (), normalize)
-    assert split_transform(resize) == ((resize,), (), None)
+    assert split_transform(Compose([grey, resize, normalize])) == ((grey, resize), (), None, normalize)
+    assert split_transform(Compose([flip, resize, normalize])) == ((), (flip, resize), None, normalize)
+    assert split_transform(Compose([Own(4), normalize])) == ((), (Own(4),), None, normalize)
+    assert split_transform(normalize) == ((), (), None, normalize)
+    assert split_transform(resize) == ((resize,), (), None, None)
 
 
 def test_trimming_leaves_half_to_other_data_sets_and_the_newest_stay(tmp_path: Path) -> None:

@@ -44,16 +44,24 @@ def test_normalisation_has_the_bits_of_the_loops(variant: str, shape: tuple[int,
     np.testing.assert_array_equal(results[1], results[0], strict=True)
 
 
+def mean_picture(*shape: int, dtype: str = "float32") -> Array:
+    return np.asarray(rng.Stream(2, "test").uniform(0.3, 0.6, shape)).astype(dtype)
+
+
 def cropped(
-    variant: str, crops: Crops, size: tuple[int, int], dtype: str = "float32", shifted: bool = False
+    variant: str,
+    crops: Crops | None,
+    size: tuple[int, int],
+    dtype: str = "float32",
+    shifted: bool = False,
+    mean: Array | None = None,
 ) -> Array:
-    pixels = pictures(len(crops.top), 9, 8, 3)
+    pixels = pictures(4 if crops is None else len(crops.top), 9, 8, 3)
     shift = np.asarray(rng.Stream(1, "test").normal(std=0.1, shape=(len(pixels), 3))).astype(dtype)
+    mean = np.array(MEAN, dtype) if mean is None else mean
     y = np.full((len(pixels), 3, *size), np.nan, dtype)
     with use_variant(variant):
-        crop_and_normalize(
-            np.array(MEAN, dtype), np.array(STD, dtype), pixels, crops, shift if shifted else None, y
-        )
+        crop_and_normalize(mean, np.array(STD, dtype), pixels, crops, shift if shifted else None, y)
     return y
 
 
@@ -69,6 +77,46 @@ def test_crops_have_the_bits_of_the_loops(variant: str, shifted: bool, dtype: st
     np.testing.assert_array_equal(got, wanted, strict=True)
     unshifted = cropped(variant, SOME, (6, 5), dtype)
     assert (np.abs(got - unshifted).max() > 0.01) == shifted
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shifted", [False, True])
+@pytest.mark.parametrize("whole", [False, True])
+@VARIANTS
+def test_mean_images_have_the_bits_of_the_loops(variant: str, whole: bool, shifted: bool, dtype: str) -> None:
+    crops, size = (None, (9, 8)) if whole else (SOME, (6, 5))
+    mean = mean_picture(3, *size, dtype=dtype)
+    got = cropped(variant, crops, size, dtype, shifted, mean)
+    np.testing.assert_array_equal(got, cropped("reference", crops, size, dtype, shifted, mean), strict=True)
+    # The same part of it for all pictures, however they were cropped and flipped; each channel has its own.
+    none = cropped(variant, crops, size, dtype, shifted, np.zeros(3, dtype))
+    for removed in (none - got) * np.array(STD)[:, None, None]:
+        np.testing.assert_allclose(removed, mean, atol=1e-6)
+
+
+@pytest.mark.parametrize("variant", ["reference", "array", "numba", EMULATED])
+def test_means_and_shifts_of_another_shape_are_refused(variant: str) -> None:
+    for mean in (mean_picture(2), mean_picture(3, 5, 6), mean_picture(1, 6, 5), mean_picture(3, 1, 1)):
+        with pytest.raises(ShapeError, match=r"mean must be \(3,\) or \(3, 6, 5\), got"):
+            cropped(variant, SOME, (6, 5), mean=mean)
+    with pytest.raises(ShapeError, match="without crops, y must be of the pictures' size"):
+        cropped(variant, None, (6, 5))
+    y, std = np.empty((2, 3, 9, 8), np.float32), np.array(STD, np.float32)
+    with (
+        use_variant(variant),
+        pytest.raises(ShapeError, match=r"shift must be \(2, 3\) or None, got \(1, 3\)"),
+    ):
+        crop_and_normalize(std, std, pictures(2, 9, 8, 3), None, std[None], y)
+
+
+@pytest.mark.parametrize("shifted", [False, True])
+@VARIANTS
+def test_a_mean_image_and_shifts_are_those_of_the_transforms(variant: str, shifted: bool) -> None:
+    mean, pixels = mean_picture(3, 11, 9), pictures(4, 9, 8, 3)
+    normalize = Normalize(mean, STD)
+    shift = np.asarray(rng.Stream(1, "test").normal(std=0.1, shape=(4, 3))).astype("float32")
+    got = cropped(variant, None, (9, 8), shifted=shifted, mean=normalize.mean_at(9, 8))
+    np.testing.assert_array_equal(got, normalize.batch(pixels, shift if shifted else None), strict=True)
 
 
 @VARIANTS
