@@ -55,8 +55,11 @@ def use_small_net() -> None:
     """Let `models.build` make a SmallNet of the name "small", in this process."""
     build = models.build
 
-    def build_small(name: str, num_classes: int | None = None, image_size: int | None = None) -> Any:
-        return SmallNet(num_classes or 3) if name == "small" else build(name, num_classes, image_size)
+    def build_small(
+        name: str, num_classes: int | None = None, image_size: int | None = None, **options: Any
+    ) -> Any:
+        small = name == "small"
+        return SmallNet(num_classes or 3) if small else build(name, num_classes, image_size, **options)
 
     models.build = build_small
     models.MODEL_NAMES = (*models.MODEL_NAMES, "small")

@@ -8,9 +8,6 @@ python examples/train_flowers.py --help               everything that can be cha
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import minialex as mx
 from minialex.cli import training_script
 from minialex.train import TrainConfig, train
@@ -24,11 +21,8 @@ def main(config: TrainConfig) -> None:
     result = train(config, program=script_command())
 
     # 2. Use it: the checkpoint knows the network, the names of the classes and how to prepare a picture.
-    split = json.loads((result.out / "split.json").read_text(encoding="utf-8"))
-    folder = Path(json.loads((result.out / "config.json").read_text(encoding="utf-8"))["data"]["folder"])
-    picture = folder / split["parts"][result.part][0]["name"]
-    prediction = mx.load(result.checkpoint).predict(picture)
-    print(f"\nwhat the network says to {picture}:\n{prediction}")
+    prediction = mx.load(result.checkpoint).predict(result.example)
+    print(f"\nwhat the network says to {result.example}:\n{prediction}")
 
 
 if __name__ == "__main__":

@@ -24,14 +24,66 @@ def with_training_flags(run: Callable[[TrainConfig], None]) -> Callable[..., Non
         data: Annotated[
             str | None,
             typer.Option(
-                help="A folder with one folder of pictures a class, or 'drawn'. [default: the flowers, from "
-                "MINIALEX_DATA, the cache, or the network]"
+                help="A folder with one folder of pictures a class, or a zip of it; MNIST, CIFAR-10 or "
+                "ImageNet as they come; 'digits'; or 'drawn', which are flowers. See docs/data.md. "
+                "[default: photographs of flowers, from MINIALEX_DATA, the cache, or the network]"
             ),
         ] = None,
         model: Annotated[
             str,
-            typer.Option(help="The network: flowers, single, grouped or owt, which are AlexNets, or lenet5."),
+            typer.Option(
+                help="flowers, flowers-tf, single, grouped, owt or six-conv, which are AlexNets, or "
+                "lenet5, lenet5-relu or cifar-4."
+            ),
         ] = "flowers",
+        recipe: Annotated[
+            str | None,
+            typer.Option(
+                help="paper, course, course-tf or scratch: its values for the options that are not given, "
+                "instead of the defaults that stand here."
+            ),
+        ] = None,
+        dropout: Annotated[
+            float | None,
+            typer.Option(
+                help="Share of units dropped in all its dropout layers. [default: the network's own]"
+            ),
+        ] = None,
+        lrn: Annotated[
+            bool | None,
+            typer.Option(
+                "--lrn/--no-lrn", help="Local response normalisation. [default: as the network has it]"
+            ),
+        ] = None,
+        pooling: Annotated[
+            str | None,
+            typer.Option(
+                help="overlapping (3 x 3, stride 2) or separate (2 x 2). [default: the network's own]"
+            ),
+        ] = None,
+        activation: Annotated[
+            str | None, typer.Option(help="relu, tanh or sigmoid. [default: the network's own]")
+        ] = None,
+        init: Annotated[
+            str | None,
+            typer.Option(
+                help="First weights: paper, course, pytorch or xavier. [default: the network's own]"
+            ),
+        ] = None,
+        weights: Annotated[
+            str | None,
+            typer.Option(
+                metavar="FILE",
+                help="Start from these: a run's folder, a checkpoint, safetensors or .pth; without the last "
+                "layer if that is for another number of classes.",
+            ),
+        ] = None,
+        freeze: Annotated[
+            str | None,
+            typer.Option(
+                metavar="NAMES", help="Parts that are not trained, such as features; commas between several."
+            ),
+        ] = None,
         device: DeviceOption = "auto",
         precision: Annotated[
             str, typer.Option(help="Of matrix products on a GPU: fp32, tf32 or bf16.")
@@ -46,30 +98,50 @@ def with_training_flags(run: Callable[[TrainConfig], None]) -> Callable[..., Non
             float | None, typer.Option(help="[default: 0 for adam, 5e-4 for sgd]")
         ] = None,
         momentum: Annotated[float | None, typer.Option(help="For sgd. [default: 0.9]")] = None,
+        sgd_rule: Annotated[
+            str, typer.Option(help="What momentum and weight decay mean in sgd: torch or paper.")
+        ] = "torch",
         schedule: Annotated[
             str,
             typer.Option(
-                help="How lr falls: constant, step[:EPOCHS], multistep[:A,B,...], plateau[:PATIENCE] or "
-                "cosine[:WARM-UP EPOCHS]."
+                help="How lr falls: constant, step[:EPOCHS], multistep[:A,B,...], plateau[:PATIENCE] of the "
+                "validation loss, plateau-error[:PATIENCE] of its error, or cosine[:WARM-UP EPOCHS]."
             ),
         ] = "constant",
         accumulate: Annotated[int, typer.Option(help="Batches whose gradients make one step.")] = 1,
         clip_norm: Annotated[float | None, typer.Option(help="Longest gradient. [default: no limit]")] = None,
         augment: Annotated[
-            bool, typer.Option("--augment/--no-augment", help="Crop and flip training pictures at random.")
+            bool,
+            typer.Option(
+                "--augment/--no-augment", help="Change training pictures at random: crops, flips, colours."
+            ),
         ] = True,
         crops: Annotated[
             str,
             typer.Option(
                 help="scaled: parts of any size, scaled to the network's. fixed: parts of the network's "
-                "size, out of pictures a seventh larger."
+                "size, out of whole pictures a seventh larger. paper: out of their middle squares. whole: "
+                "all of a picture."
             ),
         ] = "scaled",
         crop_scale: Annotated[
             float,
             typer.Option(help="Smallest part of a training picture's area that a scaled crop takes."),
         ] = 0.08,
+        pca_jitter: Annotated[
+            float, typer.Option(help="Sigma of the paper's colour jitter, which has 0.1; 0 for none.")
+        ] = 0.0,
+        normalize: Annotated[
+            str,
+            typer.Option(
+                help="What pixels become: half (-1 to 1), unit (0 to 1), mean-colour or mean-image (0 to 255 "
+                "less the training pictures' mean), or imagenet (torchvision's)."
+            ),
+        ] = "half",
         seed: Annotated[int, typer.Option(help="Decides weights, split, order, crops and dropout.")] = 0,
+        split_seed: Annotated[
+            int | None, typer.Option(help="Decides the split alone. [default: --seed's number]")
+        ] = None,
         split: Annotated[
             str,
             typer.Option(help="Per cent to train on, to choose by and to test on; 90/10 keeps no test part."),
@@ -85,7 +157,7 @@ def with_training_flags(run: Callable[[TrainConfig], None]) -> Callable[..., Non
             str | None,
             typer.Option(
                 help="Where decoded pictures are kept: none, memory, disk, or device, which is a GPU's "
-                "memory and takes --crops fixed or --no-augment. [default: memory; disk with --workers]"
+                "memory and takes no --crops scaled. [default: memory; disk with --workers]"
             ),
         ] = None,
         cache_budget: Annotated[

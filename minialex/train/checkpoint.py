@@ -1,7 +1,8 @@
 """A checkpoint: one safetensors file that says everything about the run it comes from.
 
-Tensors: `model/NAME` are the weights, `optimizer/...` what the optimiser remembers. Metadata, JSON each: the
-fields of `Checkpoint` below. Nothing in it is code, so that a checkpoint from a stranger can be opened.
+Tensors: `model/NAME` are the weights, `optimizer/...` what the optimiser remembers, `preprocessing/...` what
+the transforms subtract. Metadata, JSON each: the fields of `Checkpoint` below. Nothing in it is code, so that
+a checkpoint from a stranger can be opened.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from minialex.train.safetensors_file import (
 
 FORMAT = "minialex-checkpoint"
 FORMAT_VERSION = 1
-MODEL, OPTIMIZER = "model/", "optimizer/"
+MODEL, OPTIMIZER, PREPROCESSING = "model/", "optimizer/", "preprocessing/"
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class Checkpoint:
         model_name, image_size, channels: what `models.build` needs besides the number of classes.
         classes: the names, in the order of the network's outputs.
         preprocessing: {"training": ..., "evaluation": ...}, configurations of transforms.
+        preprocessing_arrays: the arrays that these refer to by name, such as "mean_image".
         config: the run's options. seed: the one that all random numbers come from.
         split_digest: the manifest's hash. part_sizes: pictures of training, validation and test.
         position, running: where in the epoch it stands, and the epoch's sums so far (RunningMean).
@@ -82,9 +84,11 @@ class Checkpoint:
     schedule: dict[str, Any]
     weights: Arrays = field(repr=False)
     optimizer_arrays: Arrays = field(repr=False)
+    preprocessing_arrays: Arrays = field(default_factory=dict, repr=False)
 
 
-_ARRAY_FIELDS = ("weights", "optimizer_arrays")
+# The fields that are tensors of the file, each under a prefix of its own.
+_PREFIXES = {"weights": MODEL, "optimizer_arrays": OPTIMIZER, "preprocessing_arrays": PREPROCESSING}
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -100,10 +104,13 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
             )
     metadata = {"format": FORMAT, "format_version": str(FORMAT_VERSION)}
     for f in dataclasses.fields(checkpoint):
-        if f.name not in _ARRAY_FIELDS:
+        if f.name not in _PREFIXES:
             metadata[f.name] = json.dumps(_plain(getattr(checkpoint, f.name)), ensure_ascii=False)
-    arrays = {MODEL + name: array for name, array in checkpoint.weights.items()}
-    arrays |= {OPTIMIZER + name: array for name, array in checkpoint.optimizer_arrays.items()}
+    arrays = {
+        prefix + name: array
+        for group, prefix in _PREFIXES.items()
+        for name, array in getattr(checkpoint, group).items()
+    }
     save_safetensors(path, arrays, metadata)
 
 
@@ -151,16 +158,15 @@ def _check_format(path: Path, metadata: dict[str, str]) -> None:
 
 
 def _from_metadata(metadata: dict[str, str], arrays: Arrays) -> Checkpoint:
-    names = [f.name for f in dataclasses.fields(Checkpoint) if f.name not in _ARRAY_FIELDS]
-    values = {name: json.loads(metadata[name]) for name in names}
+    names = [f.name for f in dataclasses.fields(Checkpoint) if f.name not in _PREFIXES]
+    values: dict[str, Any] = {name: json.loads(metadata[name]) for name in names}
     values["classes"] = tuple(values["classes"])
     values["part_sizes"] = tuple(values["part_sizes"])
     values["position"] = Position(**values["position"])
     values["history"] = tuple(EpochRecord(**record) for record in values["history"])
     values["best"] = Best(**values["best"]) if values["best"] is not None else None
-    return Checkpoint(
-        **values, weights=_with_prefix(arrays, MODEL), optimizer_arrays=_with_prefix(arrays, OPTIMIZER)
-    )
+    values |= {name: _with_prefix(arrays, prefix) for name, prefix in _PREFIXES.items()}
+    return Checkpoint(**values)
 
 
 def _with_prefix(arrays: Arrays, prefix: str) -> Arrays:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from minialex.backend import PRECISIONS
-from minialex.data import parse_bytes
 from minialex.errors import CheckpointError, UsageError
+from minialex.train.config_checks import check_options, flag
+from minialex.train.recipes import OPTIMIZER_DEFAULTS, recipe_values
 from minialex.train.schedule import ScheduleSpec
 
 # What a run may be continued with: nothing here changes the numbers that are computed, epochs only how many.
@@ -19,11 +18,23 @@ MAY_CHANGE_ON_RESUME = frozenset(
 # Not a property of the run: how this call was made, and on what machine.
 _OF_THE_CALL = ("out", "resume", "overwrite", "given", "cache", "cache_budget")
 
-# What each optimiser starts from: Adam as in the course's recipe, SGD as in the 2012 paper.
-RECIPES: dict[str, dict[str, float]] = {
-    "adam": {"lr": 2e-4, "weight_decay": 0.0, "momentum": 0.0},
-    "sgd": {"lr": 0.01, "weight_decay": 5e-4, "momentum": 0.9},
-}
+# Options that came later: a run that was begun before does what their defaults say.
+_ADDED_LATER = (
+    "precision",
+    "crops",
+    "recipe",
+    "split_seed",
+    "dropout",
+    "lrn",
+    "pooling",
+    "activation",
+    "init",
+    "sgd_rule",
+    "normalize",
+    "pca_jitter",
+    "weights",
+    "freeze",
+)
 
 
 @dataclass(frozen=True)
@@ -32,22 +43,35 @@ class TrainConfig:
 
     Args:
         data: a folder with one folder of pictures a class, "drawn", or None for the flowers.
-        model: a name that `models.build` knows.
+        recipe: "paper", "course", "course-tf" or "scratch": values for whatever is not `given` (see
+            train/recipes.py).
+        model: a name that `models.build` knows. dropout, lrn, pooling, activation: as there; None leaves
+            them as the network has them.
+        init: how weights begin: "paper", "course", "pytorch" or "xavier"; None takes the network's own.
+        weights: a file that `models.load_weights` reads, or a run's folder, to start from; of another number
+            of classes, all but the classifier's last layer. freeze: names of modules, with commas between,
+            that are not trained.
         device: "cpu", "cuda", "cuda:N", or "auto": the first GPU if one can be used, else the CPU;
             "cuda-emulated" runs the GPU's kernels on the CPU, ten to twenty times slower than the CPU's.
         precision: of matrix products on a GPU: "fp32", "tf32" or "bf16"; weights and sums are float32.
         epochs: passes over the training pictures.
         batch_size: pictures in a batch.
         optimizer: "adam" or "sgd". lr, weight_decay, momentum: None takes the optimiser's recipe.
+        sgd_rule: what weight decay and momentum mean, "torch" or "paper" (see `optim.SGD`).
         schedule: how lr falls, epoch by epoch: constant, step[:EPOCHS], multistep[:A,B,...],
-            plateau[:PATIENCE] or cosine[:WARM-UP EPOCHS].
+            plateau[:PATIENCE], plateau-error[:PATIENCE] or cosine[:WARM-UP EPOCHS].
         accumulate: batches whose gradients are averaged, picture by picture, into one step.
         clip_norm: longest gradient over all weights, or None for no limit.
-        augment: whether training pictures are cropped and flipped at random.
+        augment: whether training pictures are cropped, flipped and coloured at random.
         crops: "scaled" takes parts of any size and scales them to the network's; "fixed" takes parts of the
-            network's size out of pictures that are a seventh larger, as in the 2012 paper.
+            network's size out of whole pictures scaled to a square that is a seventh larger; "paper" out of
+            their middle squares, and evaluates on the middle; "whole" takes all of a picture, and only flips.
         crop_scale: for "scaled", the smallest part of a training picture's area that a crop takes.
-        seed: decides the weights at the start, the split, the order, the crops and the dropout.
+        pca_jitter: the standard deviation of the paper's colour jitter; 0 for none.
+        normalize: what pixels become: "half" -1 to 1; "unit" 0 to 1; "mean-colour" and "mean-image" 0 to 255
+            less the training pictures' mean; "imagenet" as torchvision's networks take them.
+        seed: decides the weights at the start, the order, the crops and the dropout, and the split.
+        split_seed: decides the split and which pictures `limit` takes; None takes `seed`.
         split: percentages "train/validation/test", or "train/validation".
         limit: pictures to use in all, as many of each class as its share; None for all.
         workers: processes that load pictures; 0 loads them in the trainer's own threads, between the steps;
@@ -62,12 +86,20 @@ class TrainConfig:
         resume: a run's folder, or the checkpoint in it, to go on from.
         overwrite: whether an older run in `out` may be replaced.
         on_bad_image: "stop" at a file that is no readable picture, or "skip" it and say so.
-        given: the fields that the user set; those that differ from the default, unless said. On `resume`
-            they are held against the run's own.
+        given: the fields that the user set; those that differ from the default, unless said: a recipe must
+            be told of a field that is set to its default. On `resume` they are held against the run's own.
     """
 
     data: str | None = None
     model: str = "flowers"
+    recipe: str | None = None
+    dropout: float | None = None
+    lrn: bool | None = None
+    pooling: Literal["overlapping", "separate"] | None = None
+    activation: Literal["relu", "tanh", "sigmoid"] | None = None
+    init: Literal["paper", "course", "pytorch", "xavier"] | None = None
+    weights: str | None = None
+    freeze: str | None = None
     device: str = "auto"
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     epochs: int = 10
@@ -76,13 +108,17 @@ class TrainConfig:
     lr: float | None = None
     weight_decay: float | None = None
     momentum: float | None = None
+    sgd_rule: Literal["torch", "paper"] = "torch"
     schedule: str = "constant"
     accumulate: int = 1
     clip_norm: float | None = None
     augment: bool = True
-    crops: Literal["scaled", "fixed"] = "scaled"
+    crops: Literal["scaled", "fixed", "paper", "whole"] = "scaled"
     crop_scale: float = 0.08
+    pca_jitter: float = 0.0
+    normalize: Literal["half", "unit", "mean-colour", "mean-image", "imagenet"] = "half"
     seed: int = 0
+    split_seed: int | None = None
     split: str = "80/10/10"
     limit: int | None = None
     workers: int | None = None
@@ -101,64 +137,22 @@ class TrainConfig:
             object.__setattr__(self, "given", frozenset(changed - {"given"}))
 
     def checked(self) -> TrainConfig:
-        """The same with every None that a recipe decides filled in. Raises: UsageError naming the option."""
-        self._check_numbers()
-        if self.optimizer not in RECIPES:
-            raise UsageError(f"--optimizer must be adam or sgd, got {self.optimizer!r}")
-        if self.crops not in ("scaled", "fixed"):
-            raise UsageError(f"--crops must be scaled or fixed, got {self.crops!r}")
-        if self.precision not in PRECISIONS:
-            raise UsageError(f"--precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}")
-        if self.on_bad_image not in ("stop", "skip"):
-            raise UsageError(f"--on-bad-image must be stop or skip, got {self.on_bad_image!r}")
-        self._check_cache()
-        if self.optimizer == "adam" and self.momentum:
-            raise UsageError("--momentum belongs to --optimizer sgd; Adam has its own running means")
-        ScheduleSpec.parse(self.schedule)
-        recipe = RECIPES[self.optimizer]
-        missing = {name: value for name, value in recipe.items() if getattr(self, name) is None}
-        return dataclasses.replace(self, **missing)  # type: ignore[arg-type]
+        """The same with everything filled in that a recipe or the optimiser decides.
 
-    def _check_cache(self) -> None:
-        if self.cache not in (None, "none", "memory", "disk", "device"):
-            raise UsageError(f"--cache must be none, memory, disk or device, got {self.cache!r}")
-        if self.cache == "device" and self.augment and self.crops == "scaled":
-            raise UsageError(
-                "--cache device keeps pictures of one size, which can be cropped and flipped there but not "
-                "scaled; add --crops fixed or --no-augment, or use --cache memory"
-            )
-        if self.cache in ("memory", "device") and self.workers:
-            raise UsageError(
-                f"--cache {self.cache} is the trainer's own, and --workers {self.workers} asks for other "
-                "processes; use --cache disk, which the system keeps in memory for all, or --workers 0"
-            )
-        if self.cache_budget is not None:
-            try:
-                parse_bytes(self.cache_budget)
-            except UsageError as error:
-                raise UsageError(f"--cache-budget {error}") from error
+        Raises: UsageError naming the option.
+        """
+        config = self
+        if self.recipe is not None and self.resume is None:  # A resumed run has had its recipe.
+            config = dataclasses.replace(self, **recipe_values(self))
+        check_options(config)
+        usual = OPTIMIZER_DEFAULTS[config.optimizer]
+        missing = {name: value for name, value in usual.items() if getattr(config, name) is None}
+        return dataclasses.replace(config, **missing)  # type: ignore[arg-type]
 
-    def _check_numbers(self) -> None:
-        for name in ("epochs", "batch_size", "accumulate", "limit", "save_every"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"{flag(name)} must be at least 1, got {value}")
-        if not 0 < self.crop_scale <= 1:
-            raise UsageError(f"--crop-scale must be above 0 and at most 1, got {self.crop_scale}")
-        for name in ("lr", "clip_norm"):
-            value = getattr(self, name)
-            if value is not None and not (value > 0 and math.isfinite(value)):
-                raise UsageError(f"{flag(name)} must be a number above 0, got {value}")
-        for name, limit in (("weight_decay", math.inf), ("momentum", 1.0)):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < limit:
-                raise UsageError(
-                    f"{flag(name)} must be at least 0{' and below 1' * (limit == 1)}, got {value}"
-                )
-        if self.workers is not None and self.workers < 0:
-            raise UsageError(f"--workers must be at least 0, got {self.workers}")
-        if not 0 <= self.seed < 2**64:
-            raise UsageError(f"--seed must lie between 0 and 2**64 - 1, got {self.seed}")
+    @property
+    def seed_of_split(self) -> int:
+        """What the pictures are divided by."""
+        return self.seed if self.split_seed is None else self.split_seed
 
     def to_dict(self) -> dict[str, Any]:
         """The run's options, for config.json and checkpoints: without those of this one call."""
@@ -169,14 +163,13 @@ class TrainConfig:
     def from_dict(cls, values: dict[str, Any]) -> TrainConfig:
         """The options kept in a checkpoint. Raises: CheckpointError if it has others than this version."""
         known = {f.name for f in dataclasses.fields(cls)} - set(_OF_THE_CALL)
-        # Runs that were begun before there was a choice.
-        values = {"precision": "fp32", "crops": "scaled", **values}
+        values = {f.name: f.default for f in dataclasses.fields(cls) if f.name in _ADDED_LATER} | values
         if set(values) != known:
             raise CheckpointError(
                 f"the run's options {sorted(set(values) ^ known)} are not those of this version of minialex; "
                 "go on with the version that wrote the checkpoint"
             )
-        return cls(**values)
+        return cls(**values, given=frozenset(known))
 
     def resumed(self, saved: TrainConfig) -> TrainConfig:
         """The saved run's options with what this call may change.
@@ -195,8 +188,3 @@ class TrainConfig:
             ScheduleSpec.parse(saved.schedule).check_more_epochs(saved.epochs, self.epochs)
         kept = {name: getattr(self, name) for name in given & MAY_CHANGE_ON_RESUME}
         return dataclasses.replace(saved, **kept, resume=self.resume, given=given)
-
-
-def flag(name: str) -> str:
-    """The command line's spelling of a field: batch_size -> --batch-size."""
-    return "--no-augment" if name == "augment" else f"--{name.replace('_', '-')}"

@@ -81,7 +81,8 @@ class Monitor:
         """Copies of the weights at the steps whose update is measured; biases begin at zero: left out."""
         if step % UPDATE_EVERY:
             return None
-        return {name: p.data.copy() for name, p in self._model.named_parameters() if p.ndim > 1}
+        weights = ((name, p) for name, p in self._model.named_parameters() if p.ndim > 1 and p.requires_grad)
+        return {name: p.data.copy() for name, p in weights}
 
     def update_done(self, before: dict[str, Array] | None) -> None:
         """Measure |change| / |weights| of each layer, the step after `weights_before`."""

@@ -20,7 +20,7 @@ from minialex.errors import NumericalError
 from minialex.train.checkpoint import Best, Position
 from minialex.train.commands import minialex_command
 from minialex.train.compiling import CompileNotice
-from minialex.train.config import RECIPES, TrainConfig
+from minialex.train.config import TrainConfig
 from minialex.train.device_pictures import DevicePictures
 from minialex.train.diagnose import Advice, Monitor
 from minialex.train.evaluation import evaluate
@@ -29,10 +29,13 @@ from minialex.train.input_pipeline import ahead
 from minialex.train.interrupt import Interrupted, StopRequest
 from minialex.train.metrics import Evaluation, RunningMean
 from minialex.train.plots import plot_history
+from minialex.train.recipes import OPTIMIZER_DEFAULTS
 from minialex.train.report import TrainResult, announce, finish, write_beginnings
 from minialex.train.reporter import Reporter, default_reporter
+from minialex.train.run import Run
 from minialex.train.run_folder import BEST, LAST
-from minialex.train.setup import Run, prepare
+from minialex.train.schedule import ScheduleSpec
+from minialex.train.setup import prepare
 from minialex.train.step import Stepper
 
 # Seconds between savings within an epoch, unless --save-every counts steps.
@@ -85,7 +88,7 @@ class Loop:
         self.run, self.stop, self.program, self.notice = run, stop, program, notice
         self.stepper = Stepper(run.model, run.optimizer, run.device, run.config.seed, run.config.clip_norm)
         # From the rate that the user chose; a schedule may have lowered the present one.
-        lr, usual = run.config.lr, RECIPES[run.config.optimizer]["lr"]
+        lr, usual = run.config.lr, OPTIMIZER_DEFAULTS[run.config.optimizer]["lr"]
         self._advice = Advice(usual if lr is None else lr, usual)
         labels = run.parts.dataset.labels[run.parts.split.train]
         self.monitor = Monitor(run.model, labels, self._advice, run.reporter.warn)
@@ -185,7 +188,8 @@ class Loop:
         )
         if improved:
             run.best = Best(record.epoch, record.val_accuracy, record.val_loss)
-        run.schedule.step(record.val_loss)
+        spec = ScheduleSpec.parse(run.config.schedule)
+        run.schedule.step(spec.figure(record.val_loss, record.val_accuracy))
         run.position = Position(record.epoch + 1, 0, run.position.step)
         run.running = RunningMean()
         # A run killed between two of these lines resumes from the older last.safetensors, does this epoch's

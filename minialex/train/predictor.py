@@ -11,16 +11,16 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from minialex import models, ops
+from minialex import ops
 from minialex.backend import on_device, to_numpy
 from minialex.data.images import load_image, to_rgb
-from minialex.data.transforms import transform_from_config
-from minialex.errors import CheckpointError, UsageError
+from minialex.errors import UsageError
 from minialex.tensor import Tensor, no_grad
 from minialex.train.checkpoint import Checkpoint, load_checkpoint
 from minialex.train.device import choose_device
+from minialex.train.networks import model_of
+from minialex.train.preprocessing import transform_of
 from minialex.train.run_folder import find_network
-from minialex.train.setup import load_weights
 
 Picture = str | Path | Image.Image | np.ndarray
 BATCH = 32
@@ -65,9 +65,9 @@ class Predictor:
         self.checkpoint = checkpoint
         self.classes = checkpoint.classes
         self.device = choose_device(device, say)
-        self.model = _build(checkpoint, path).to(self.device)
+        self.model = model_of(checkpoint, path, self.device)
         self.model.eval()
-        self.transform = transform_from_config(checkpoint.preprocessing["evaluation"])
+        self.transform = transform_of(checkpoint)
 
     @overload
     # A string is a sequence of strings to the type checker; here it is a path.
@@ -118,17 +118,6 @@ def _open(picture: Picture) -> Image.Image:
 
 def _is_colour(shape: tuple[int, ...]) -> bool:
     return len(shape) == 3 and shape[2] == 3 and min(shape) > 0
-
-
-def _build(checkpoint: Checkpoint, path: Path) -> Any:
-    if checkpoint.model_name not in models.MODEL_NAMES:
-        raise CheckpointError(
-            f"{path} is of a network {checkpoint.model_name!r}, which this version of minialex does not "
-            "have; use the version that wrote it"
-        )
-    model = models.build(checkpoint.model_name, len(checkpoint.classes), checkpoint.image_size)
-    load_weights(model, checkpoint, path)
-    return model
 
 
 def load(checkpoint: str | Path, device: str = "cpu", say: Callable[[str], object] = print) -> Predictor:

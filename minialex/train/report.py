@@ -14,15 +14,17 @@ from typing import Any
 from minialex.train.checkpoint import load_checkpoint
 from minialex.train.commands import minialex_command
 from minialex.train.config import TrainConfig
-from minialex.train.files import atomic_write_json, atomic_write_text
+from minialex.train.files import atomic_write, atomic_write_json, atomic_write_text
 from minialex.train.history import EpochRecord, write_history
 from minialex.train.machine import device_name, environment
 from minialex.train.metrics import Evaluation, IntArray, as_percent, class_figures, wilson_interval
+from minialex.train.networks import load_weights
 from minialex.train.plots import Mistake, plot_confusion, plot_history, plot_mistakes
+from minialex.train.recipes import recipe_lines
 from minialex.train.reporter import table
-from minialex.train.run_folder import BEST
+from minialex.train.run import Run
+from minialex.train.run_folder import BEST, EXAMPLE
 from minialex.train.schedule import ScheduleSpec
-from minialex.train.setup import Run, load_weights
 
 MOST_MISTAKES = 12
 
@@ -36,6 +38,7 @@ class TrainResult:
         history: one record an epoch. best_epoch, best_val_accuracy: by which the weights were chosen.
         part: what the figures below are of: "test", or "validation" for a split in two.
         accuracy, interval: on that part, with its 95 % interval. confusion: row = true class.
+        example: the file of a picture of that part.
     """
 
     out: Path
@@ -47,6 +50,7 @@ class TrainResult:
     accuracy: float
     interval: tuple[float, float]
     confusion: IntArray
+    example: Path
 
     @property
     def test_accuracy(self) -> float | None:
@@ -59,6 +63,8 @@ def announce(run: Run) -> None:
     say = run.reporter.say
     precision = "" if run.config.precision == "fp32" else f", {run.config.precision}"
     say(f"device: {run.device} ({device_name(run.device)}){precision}")
+    for line in recipe_lines(run.config):
+        say(line)
     say(f"data: {run.parts.description}")
     training, validation, test = run.parts.sizes
     test_text = f"{test:,} to test on" if test else "none to test on"
@@ -93,13 +99,19 @@ def nothing_left(done: int, config: TrainConfig) -> str:
 
 
 def parameter_table(name: str, model: Any) -> str:
-    """Every parameter with its shape and count, and the total."""
-    rows = [("parameter", "shape", "count")]
-    total = 0
+    """Every parameter with its shape and count, which of them are frozen, and the total."""
+    rows = [("parameter", "shape", "count", "")]
+    total = trained = 0
     for parameter_name, parameter in model.named_parameters():
-        rows.append((parameter_name, " x ".join(map(str, parameter.shape)), f"{parameter.size:,}"))
+        shape = " x ".join(map(str, parameter.shape))
+        rows.append(
+            (parameter_name, shape, f"{parameter.size:,}", "" if parameter.requires_grad else "frozen")
+        )
         total += parameter.size
-    rows.append((f"{name}, all", "", f"{total:,}"))
+        trained += parameter.size * parameter.requires_grad
+    rows.append((f"{name}, all", "", f"{total:,}", ""))
+    if trained < total:
+        rows.append(("trained", "", f"{trained:,}", ""))
     return table(rows, right=(2,))
 
 
@@ -137,10 +149,22 @@ def finish(run: Run, evaluate: Callable[[str], Evaluation]) -> TrainResult:
         accuracy=evaluation.accuracy,
         interval=wilson_interval(evaluation.correct, len(evaluation.labels)),
         confusion=evaluation.confusion(),
+        example=example_picture(run.folder.path, run.parts.dataset, int(evaluation.indices[0])),
     )
     for line in closing_lines(run, result, evaluation):
         run.reporter.say(line)
     return result
+
+
+def example_picture(folder: Path, dataset: Any, index: int) -> Path:
+    """The file of picture `index`; example.png in `folder` if no file holds it alone. Raises: OutputError."""
+    path = getattr(dataset, "example_path", lambda _: None)(index)
+    if path is not None:
+        return Path(path)
+    buffer = io.BytesIO()
+    dataset.load(index).save(buffer, format="PNG")
+    atomic_write(folder / EXAMPLE, lambda file: file.write(buffer.getvalue()))
+    return folder / EXAMPLE
 
 
 def write_answers(folder: Path, dataset: Any, evaluation: Evaluation, part: str) -> None:
@@ -212,7 +236,6 @@ def closing_lines(run: Run, result: TrainResult, evaluation: Evaluation) -> list
             "The epoch was chosen by these same pictures, so that new ones will do a little worse; "
             "--split 80/10/10 keeps some apart to test on."
         ]
-    example = run.parts.dataset.path(int(evaluation.indices[0]))
     lines += [
         "",
         f"written to {result.out}:",
@@ -220,6 +243,6 @@ def closing_lines(run: Run, result: TrainResult, evaluation: Evaluation) -> list
         "  history.csv, history.png, confusion.csv, confusion.png, mistakes.png",
         "  class_indices.json, config.json, split.json",
         "Try it on a picture:",
-        f"  {minialex_command()} predict {shlex.quote(str(result.checkpoint))} {shlex.quote(str(example))}",
+        f"  {minialex_command()} predict {shlex.join([str(result.checkpoint), str(result.example)])}",
     ]
     return lines

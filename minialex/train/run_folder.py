@@ -16,6 +16,7 @@ from minialex.train.files import output_errors, remove_temporaries
 
 LAST = "last.safetensors"
 BEST = "best.safetensors"
+EXAMPLE = "example.png"
 FILES = (
     LAST,
     BEST,
@@ -28,6 +29,9 @@ FILES = (
     "confusion.png",
     "mistakes.png",
 )
+# What not every run has: one picture of data that are no files, and what the examples draw into the folder of
+# the network that they look at.
+OTHER_FILES = (EXAMPLE, "filters.png", "learnt_filters.png", "feature_maps.png", "similar.png", "top5.png")
 LOCK = ".lock"
 
 
@@ -138,7 +142,7 @@ def choose_folder(out: str | None, model: str) -> Path:
 def refuse_older_run(path: Path, overwrite: bool) -> list[str]:
     """The files of an older run in the folder. Raises: OutputError if there are any that may not go."""
     with output_errors(path):
-        there = [name for name in FILES if (path / name).exists()]
+        there = [name for name in FILES + OTHER_FILES if (path / name).exists()]
     if there and not overwrite:
         hint = f"--resume {shlex.quote(str(path))} goes on with it, " if LAST in there else ""
         raise OutputError(

@@ -8,7 +8,11 @@ from typing import Any
 from minialex.errors import UsageError
 from minialex.optim import lr_scheduler as schedules
 
-FORMS = "constant, step[:EPOCHS], multistep[:A,B,...], plateau[:PATIENCE] or cosine[:WARM-UP EPOCHS]"
+FORMS = (
+    "constant, step[:EPOCHS], multistep[:A,B,...], plateau[:PATIENCE], plateau-error[:PATIENCE] or "
+    "cosine[:WARM-UP EPOCHS]"
+)
+MOST_NUMBERS = {"constant": 0, "step": 1, "plateau": 1, "plateau-error": 1, "cosine": 1, "multistep": 1000}
 GAMMA = 0.1  # Every fall divides by ten, as the 2012 paper's did.
 
 
@@ -24,7 +28,7 @@ class ScheduleSpec:
         """'step:30' -> ScheduleSpec('step', (30,)). Raises: UsageError listing the forms."""
         kind, colon, rest = text.partition(":")
         parts = rest.split(",") if colon else []
-        most = {"constant": 0, "step": 1, "plateau": 1, "cosine": 1, "multistep": 1000}.get(kind, -1)
+        most = MOST_NUMBERS.get(kind, -1)
         if len(parts) > most or not all(part.strip().isdecimal() for part in parts):
             raise UsageError(f"--schedule {text!r} is not one of {FORMS}")
         numbers = tuple(int(part) for part in parts)
@@ -49,7 +53,7 @@ class ScheduleSpec:
         if self.kind == "multistep":
             milestones = self.numbers or tuple(sorted({max(1, epochs // 2), max(1, 3 * epochs // 4)}))
             return schedules.MultiStepLR(optimizer, milestones=list(milestones), gamma=GAMMA)
-        if self.kind == "plateau":
+        if self.kind in ("plateau", "plateau-error"):
             patience = self.numbers[0] if self.numbers else 2
             return schedules.ReduceLROnPlateau(optimizer, factor=GAMMA, patience=patience)
         if self.kind == "cosine":
@@ -60,6 +64,10 @@ class ScheduleSpec:
                 )
             return schedules.CosineWithWarmup(optimizer, total_epochs=epochs, warmup_epochs=warmup)
         return schedules.ConstantLR(optimizer)
+
+    def figure(self, val_loss: float, val_accuracy: float) -> float:
+        """What a plateau is one of: the validation loss, or for plateau-error the share of wrong answers."""
+        return 1.0 - val_accuracy if self.kind == "plateau-error" else val_loss
 
     def check_more_epochs(self, before: int, now: int) -> None:
         """Raises: UsageError if a run laid out for `before` epochs cannot go on to `now`."""

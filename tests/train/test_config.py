@@ -35,6 +35,19 @@ from minialex.train.schedule import ScheduleSpec
         ({"cache": "tape"}, "--cache must be none, memory, disk or device, got 'tape'"),
         ({"cache": "memory", "workers": 2}, "--cache memory is the trainer's own, and --workers 2"),
         ({"cache_budget": "much"}, "--cache-budget 'much' is no number of bytes"),
+        ({"dropout": 1.0}, "--dropout must be at least 0 and below 1, got 1.0"),
+        ({"pca_jitter": -0.1}, "--pca-jitter must be at least 0, got -0.1"),
+        ({"pca_jitter": 0.1, "augment": False}, "--pca-jitter 0.1 changes training pictures at random, and"),
+        ({"pooling": "huge"}, "--pooling must be overlapping or separate, got 'huge'"),
+        ({"activation": "swish"}, "--activation must be relu, tanh or sigmoid"),
+        ({"init": "he"}, "--init must be paper, course, pytorch or xavier, got 'he'"),
+        ({"normalize": "mean"}, "--normalize must be half, unit, mean-colour, mean-image or imagenet, got"),
+        ({"crops": "tenfold"}, "--crops must be scaled, fixed, paper or whole, got 'tenfold'"),
+        ({"crops": "paper", "crop_scale": 0.5}, "--crop-scale 0.5 belongs to --crops scaled, and this is"),
+        ({"sgd_rule": "caffe", "optimizer": "sgd"}, "--sgd-rule must be torch or paper, got 'caffe'"),
+        ({"sgd_rule": "paper"}, "--sgd-rule paper belongs to --optimizer sgd; leave it out for Adam"),
+        ({"split_seed": 2**64}, "--split-seed must lie between 0 and 2"),
+        ({"schedule": "plateau-error:1,2"}, "--schedule 'plateau-error:1,2' is not one of constant"),
     ],
 )
 def test_options_that_make_no_sense(options: dict[str, Any], message: str) -> None:
@@ -89,6 +102,27 @@ def test_a_schedule_that_was_laid_out_cannot_be_stretched() -> None:
     assert TrainConfig(resume="x", epochs=20).resumed(saved).epochs == 20
 
 
+def test_what_a_plateau_is_one_of() -> None:
+    """plateau: of the loss, as ever; plateau-error: of the share of wrong answers, as in the 2012 paper."""
+    assert ScheduleSpec.parse("plateau").figure(val_loss=0.7, val_accuracy=0.9) == 0.7
+    assert ScheduleSpec.parse("plateau-error:5").figure(0.7, 0.9) == pytest.approx(0.1)
+
+
+def test_the_split_has_a_seed_of_its_own() -> None:
+    assert TrainConfig(seed=4).seed_of_split == 4
+    assert TrainConfig(seed=4, split_seed=0).seed_of_split == 0
+
+
+def test_a_run_of_an_older_version_gets_what_was_done_then() -> None:
+    values = TrainConfig(seed=3).to_dict()
+    for name in ("recipe", "sgd_rule", "normalize", "pca_jitter", "weights", "freeze", "precision"):
+        del values[name]
+    assert TrainConfig.from_dict(values) == TrainConfig(seed=3)
+    del values["seed"]
+    with pytest.raises(CheckpointError, match="seed"):
+        TrainConfig.from_dict(values)
+
+
 def test_options_of_another_version() -> None:
     values = TrainConfig().to_dict()
     assert TrainConfig.from_dict(values).to_dict() == values
@@ -108,6 +142,7 @@ def test_options_of_another_version() -> None:
         ("cosine", 3, [0.5, 1, 0.5]),
         # The loss of 1 stops improving after the first epoch; the second epoch without progress lowers lr.
         ("plateau:1", 5, [1, 1, 1, 0.1, 0.1]),
+        ("plateau-error:1", 5, [1, 1, 1, 0.1, 0.1]),
     ],
 )
 def test_schedules(text: str, epochs: int, rates: list[float]) -> None:

@@ -274,7 +274,7 @@ def test_a_run_from_pictures_on_the_device(config: Make, reporter: Any, tmp_path
         ({"precision": "half"}, "--precision must be one of fp32, tf32, bf16"),
         ({"cache": "device", "crops": "fixed", "workers": 2}, "--cache device is the trainer's own"),
         ({"cache": "gpu"}, "--cache must be none, memory, disk or device, got 'gpu'"),
-        ({"crops": "random"}, "--crops must be scaled or fixed, got 'random'"),
+        ({"crops": "random"}, "--crops must be scaled, fixed, paper or whole, got 'random'"),
     ],
 )
 def test_options_that_make_no_sense(
