@@ -33,6 +33,7 @@ PURPOSES = {
     "drawn": 7,
     "data": 8,
     "test": 9,
+    "bootstrap": 10,
 }
 
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)

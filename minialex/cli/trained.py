@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -20,6 +20,9 @@ from minialex.cli.shared import (
 from minialex.errors import DataError
 
 __all__ = ["evaluate", "predict"]
+
+# Figures for another program, and lines to read.
+Answer = tuple[dict[str, Any], list[str]]
 
 
 @app.command(cls=PlainCommand)
@@ -70,7 +73,14 @@ def _indented(text: str) -> str:
 
 @app.command(cls=PlainCommand)
 def evaluate(
-    checkpoint: CheckpointArgument,
+    checkpoints: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="CHECKPOINT",
+            help="Runs' folders, or best.safetensors in them; several are judged alone and averaged.",
+            show_default=False,
+        ),
+    ],
     data: Annotated[
         str | None, typer.Option(help="A folder of pictures. [default: what the run was trained on]")
     ] = None,
@@ -81,30 +91,59 @@ def evaluate(
             "that is not the run's]"
         ),
     ] = None,
+    crops: Annotated[
+        int,
+        typer.Option(
+            help="10 averages the answers to ten parts of each picture: the corners, the centre, mirrored."
+        ),
+    ] = 1,
     device: DeviceOption = "auto",
     batch_size: Annotated[int, typer.Option(help="Pictures in a batch.")] = 32,
     workers: Annotated[int, typer.Option(help="Processes that load pictures.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure a trained network.
+    """Measure trained networks.
 
-    On the test part of its own split, on another part, or on a whole folder of pictures.
+    On the test part of their own split, on another part, or on a whole folder of pictures. With several
+    networks or with 10 crops: a table of top-1 and top-5 errors, and whether crops and averaging help.
     """
-    from minialex.train import load
     from minialex.train.compiling import CompileNotice
-    from minialex.train.judging import judge
-    from minialex.train.report import accuracy_lines
     from minialex.train.reporter import SilentReporter, default_reporter
 
     reporter = SilentReporter() if as_json else default_reporter()
+    options = {"data": data, "part": part, "batch_size": batch_size, "workers": workers}
     with user_errors(), CompileNotice(reporter.note):
-        predictor = load(checkpoint, device, reporter.say)
-        result = judge(
-            predictor, checkpoint, reporter, data=data, part=part, batch_size=batch_size, workers=workers
-        )
+        if len(checkpoints) == 1 and crops == 1:
+            figures, lines = _one_network(checkpoints[0], device, reporter, options)
+        else:
+            figures, lines = _several(checkpoints, device, reporter, {**options, "crops": crops})
         if as_json:
-            print(json.dumps(result.to_json(), indent=2, ensure_ascii=False))
+            print(json.dumps(figures, indent=2, ensure_ascii=False))
             return
-        reporter.say(f"data: {result.description}")
-        for line in accuracy_lines(result.evaluation, predictor.classes, result.part):
+        for line in lines:
             reporter.say(line)
+
+
+def _one_network(checkpoint: Path, device: str, reporter: Any, options: dict[str, Any]) -> Answer:
+    """The figures, and the lines that say them."""
+    from minialex.train import load
+    from minialex.train.error_tables import error_lines
+    from minialex.train.judging import judge
+    from minialex.train.report import accuracy_lines
+
+    predictor = load(checkpoint, device, reporter.say)
+    result = judge(predictor, checkpoint, reporter, **options)
+    accuracy, *others = accuracy_lines(result.evaluation, predictor.classes, result.part)
+    errors = error_lines(result.evaluation, result.part)
+    lines = [f"data: {result.description}", accuracy, *errors, *others]
+    return result.to_json(), lines
+
+
+def _several(checkpoints: list[Path], device: str, reporter: Any, options: dict[str, Any]) -> Answer:
+    """The figures, and the lines that say them."""
+    from minialex.train.ensembles import judge_together, load_networks
+    from minialex.train.error_tables import comparison_lines
+
+    networks = load_networks(checkpoints, device, reporter.say)
+    result = judge_together(networks, reporter, **options)
+    return result.to_json(), [f"data: {result.description}", *comparison_lines(result)]

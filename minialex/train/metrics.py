@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
 
 Z_95 = 1.959963984540054  # 97.5 % of a normal distribution lies below it
 
@@ -60,6 +61,31 @@ def wilson_interval(correct: int, total: int, z: float = Z_95) -> tuple[float, f
     centre = (p + z * z / (2 * total)) / shrink
     half = z * math.sqrt(p * (1 - p) / total + z * z / (4 * total * total)) / shrink
     return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def top_k_correct(probabilities: npt.NDArray[Any], labels: IntArray, k: int) -> BoolArray:
+    """Whether each picture's true class is among its k most probable; of equal ones the first come first.
+
+    Shapes: probabilities (N, classes), labels (N,) -> (N,). A row with a NaN counts as wrong.
+    Raises: ValueError unless 0 < k.
+    """
+    if k < 1:
+        raise ValueError(f"top_k_correct: k must be at least 1, got {k}")
+    own = np.take_along_axis(probabilities, labels[:, None], axis=1)
+    # "Not at most" instead of "greater": a NaN, which compares with nothing, is before every class.
+    before = ~(probabilities <= own)
+    before |= (probabilities == own) & (np.arange(probabilities.shape[1]) < labels[:, None])
+    return np.asarray(before.sum(axis=1) < k)
+
+
+def top_k_error(probabilities: npt.NDArray[Any], labels: IntArray, k: int) -> float:
+    """The share of pictures whose true class is not among the k most probable; NaN without pictures.
+
+    Shapes: probabilities (N, classes), labels (N,). With k classes or fewer it is 0, whatever was answered.
+    Raises: ValueError unless 0 < k.
+    """
+    correct = top_k_correct(probabilities, labels, k)
+    return int((~correct).sum()) / len(correct) if len(correct) else math.nan
 
 
 def confusion_matrix(labels: IntArray, predictions: IntArray, num_classes: int) -> IntArray:
@@ -125,6 +151,15 @@ class Evaluation:
     def accuracy(self) -> float:
         """Right answers over pictures, NaN without pictures."""
         return self.correct / len(self.labels) if len(self.labels) else math.nan
+
+    def error(self, k: int = 1) -> float:
+        """The top-k error; see `top_k_error`."""
+        return top_k_error(self.probabilities, self.labels, k)
+
+    def error_interval(self, k: int = 1) -> tuple[float, float]:
+        """The 95 % interval of the top-k error, by `wilson_interval`."""
+        correct = top_k_correct(self.probabilities, self.labels, k)
+        return wilson_interval(int((~correct).sum()), len(correct))
 
     def confusion(self) -> IntArray:
         """The confusion matrix, row = true class."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +14,9 @@ from typing import Any
 import pytest
 
 from minialex import models
-from minialex.train import Reporter, TrainConfig, TrainResult, train
+from minialex.rng import Stream
+from minialex.train import Reporter, TrainConfig, TrainResult, load_checkpoint, save_checkpoint, train
+from minialex.train.run_folder import BEST
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "kill_and_resume.py"
 
@@ -92,3 +96,21 @@ def finished(
         return train(options, collected), collected
     finally:
         models.build, models.MODEL_NAMES = build, names
+
+
+@pytest.fixture(scope="session")
+def noisy_run(finished: tuple[TrainResult, Collected]) -> Callable[..., Path]:
+    """noisy_run(folder, noise, seed): another run of the same split in a moment, `finished` with changed
+    weights, the more so the more noise."""
+
+    def make(folder: Path, noise: float, seed: int) -> Path:
+        shutil.copytree(finished[0].out, folder)
+        checkpoint = load_checkpoint(folder / BEST)
+        weights = {
+            name: array + noise * Stream(seed, "test", 0, item).normal(shape=array.shape).astype(array.dtype)
+            for item, (name, array) in enumerate(checkpoint.weights.items())
+        }
+        save_checkpoint(folder / BEST, dataclasses.replace(checkpoint, weights=weights, seed=seed))
+        return folder
+
+    return make

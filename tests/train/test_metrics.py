@@ -14,6 +14,8 @@ from minialex.train.metrics import (
     as_percent,
     class_figures,
     confusion_matrix,
+    top_k_correct,
+    top_k_error,
     wilson_interval,
 )
 
@@ -75,6 +77,42 @@ def test_evaluation_finds_the_surest_mistakes() -> None:
     assert evaluation.accuracy == 0.25
     assert evaluation.worst_mistakes(2) == [2, 1]
     assert evaluation.worst_mistakes(9) == [2, 1, 3]
+
+
+# The true classes come first, third (by a hair), last, and first of a tie.
+SHARES = np.array([[0.6, 0.3, 0.1], [0.4, 0.35, 0.25], [0.5, 0.3, 0.2], [0.4, 0.2, 0.4]], dtype=np.float32)
+TRUE = np.array([0, 2, 2, 0])
+
+
+@pytest.mark.parametrize(("k", "wrong"), [(1, 2), (2, 2), (3, 0), (5, 0)])
+def test_top_k_error(k: int, wrong: int) -> None:
+    assert top_k_error(SHARES, TRUE, k) == wrong / 4
+    evaluation = Evaluation(0.0, SHARES, TRUE, np.arange(4))
+    assert evaluation.error(k) == wrong / 4
+    low, high = wilson_interval(wrong, 4)
+    assert evaluation.error_interval(k) == (low, high)
+
+
+def test_top_1_is_the_first_most_probable_class() -> None:
+    """Also among equals, where both count the same one."""
+    numbers = np.random.default_rng(0)
+    shares = numbers.integers(0, 4, (200, 6)).astype(np.float32)
+    labels = numbers.integers(0, 6, 200)
+    assert top_k_correct(shares, labels, 1).tolist() == (shares.argmax(axis=1) == labels).tolist()
+    ranks = [
+        list(np.argsort(-row, kind="stable")).index(label) for row, label in zip(shares, labels, strict=True)
+    ]
+    for k in (2, 3, 5):
+        assert top_k_correct(shares, labels, k).tolist() == [rank < k for rank in ranks]
+
+
+def test_no_answer_is_a_wrong_answer() -> None:
+    shares = np.full((2, 3), np.nan, dtype=np.float32)
+    shares[1] = (0.2, np.nan, 0.1)
+    assert top_k_error(shares, np.array([0, 0]), 1) == 1
+    assert math.isnan(top_k_error(np.zeros((0, 3)), np.zeros(0, dtype=np.int64), 1))
+    with pytest.raises(ValueError, match="k must be at least 1, got 0"):
+        top_k_error(SHARES, TRUE, 0)
 
 
 def test_guessing_loss_is_the_entropy_of_the_classes() -> None:
