@@ -8,7 +8,7 @@ import typer
 
 # isort: off
 # Importing a file of commands adds them to the application, in this order.
-from minialex.cli import training, trained, networks, checking  # noqa: F401
+from minialex.cli import training, trained, features, networks, pictures, interchange, checking  # noqa: F401
 
 # isort: on
 from minialex.cli.shared import app

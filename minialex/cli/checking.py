@@ -51,7 +51,7 @@ def parity(
         ),
     ],
     data: Annotated[
-        str | None, typer.Option(help="A folder of pictures, or 'drawn'. [default: random numbers]")
+        str | None, typer.Option(help="Pictures, as `minialex train` takes them. [default: random numbers]")
     ] = None,
     device: Annotated[
         str, typer.Option(help="cpu, cuda, cuda:N, cuda-emulated, or auto: a GPU if one can be used.")
@@ -118,7 +118,11 @@ def gradcheck(
     ] = None,
     list_ops: Annotated[bool, typer.Option("--list", help="List the operations and their options.")] = False,
     model: Annotated[
-        str | None, typer.Option(help="A whole network: flowers, single, grouped, owt or lenet5.")
+        str | None,
+        typer.Option(
+            help="A whole network: flowers, single, grouped, owt, flowers-tf, six-conv, lenet5, "
+            "lenet5-relu or cifar-4."
+        ),
     ] = None,
     function: Annotated[
         str | None,

@@ -5,7 +5,6 @@ Matplotlib is imported at the first picture, without its global state.
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from minialex.gradient_check import InputReport, Report
-from minialex.train.files import atomic_write
+from minialex.train import figures
 
 __all__ = ["plot_report"]
 
@@ -32,22 +31,15 @@ def plot_report(path: Path, report: Report) -> None:
 
     The curves take some hundred evaluations of the function. Raises: OutputError if `path` cannot be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     parts = sorted(report.inputs, key=lambda part: (part.ok, -_finite(part.relative_error)))
     shown = [part for part in parts if len(part.numeric)][:MOST_INPUTS]
-    figure = Figure(figsize=(11, 1.0 + 3.4 * len(shown)), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(len(shown), 2, squeeze=False, width_ratios=(1.2, 1))
+    title = _title(report, len(parts) - len(shown))
+    sheet = figures.figure(11, 1.0 + 3.4 * len(shown), title, fontsize=11)
+    panels = sheet.subplots(len(shown), 2, squeeze=False, width_ratios=(1.2, 1))
     for part, (left, right) in zip(shown, panels, strict=True):
-        _heat_map(figure, left, part, report)
+        _heat_map(sheet, left, part, report)
         _curves(right, part, report)
-    figure.suptitle(_title(report, len(parts) - len(shown)), fontsize=11)
-    # Drawn in memory first: the PNG writer seeks, and a disk that is full is then found by our own writing.
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    atomic_write(path, lambda file: file.write(buffer.getvalue()))
+    figures.save(sheet, path)
 
 
 def _finite(value: float) -> float:
@@ -58,12 +50,7 @@ def _title(report: Report, left_out: int) -> str:
     counts = ", ".join(f"{count} {verdict}" for verdict, count in report.counts.items() if count)
     more = f"; {left_out} inputs not drawn" if left_out else ""
     state = "right" if report.ok else "wrong"
-    return _plain(f"{report.op or 'fn'}: the gradients are {state} ({counts} elements{more})")
-
-
-def _plain(text: str) -> str:
-    """Matplotlib would read a formula between two dollars."""
-    return text.replace("$", r"\$")
+    return f"{report.op or 'fn'}: the gradients are {state} ({counts} elements{more})"
 
 
 # -------------------------------------------------------------------------------------------- the heat map
@@ -87,7 +74,7 @@ def _heat_map(figure: Any, axes: Any, part: InputReport, report: Report) -> None
     for edge in range(tile[1], plane.shape[1], tile[1]):
         axes.axvline(edge - 0.5, color="white", linewidth=1.5)
     verdicts = ", ".join(f"{count} {verdict}" for verdict, count in part.counts.items() if count)
-    axes.set_title(_plain(f"{part.name} {part.comparison.shape}: {verdicts}"), fontsize=9)
+    axes.set_title(figures.plain(f"{part.name} {part.comparison.shape}: {verdicts}"), fontsize=9)
     axes.set_xlabel(label, fontsize=8)
     axes.set_xticks([])
     axes.set_yticks([])
