@@ -108,7 +108,9 @@ def techniques(recipe: Recipe, seed: int) -> list[Effect]:
         if (average := recipe.average(crops)) is not None:
             difference = paired_difference(recipe.correct(crops), average.correct, seed=seed)
             of = f"{recipe.name}, {crops_text(crops)}"
-            found.append(Effect(f"the average of {count} networks instead of one", of, difference))
+            found.append(
+                Effect(f"the average of {count} networks instead of one of them, on average", of, difference)
+            )
     return found
 
 

@@ -278,6 +278,8 @@ def main(
         raise UsageError(f"--scale must be filter or all, got {scale!r}")
     if maps < 1:
         raise UsageError(f"--maps must be at least 1, got {maps}")
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
     if model is None:
         subject, folder = trained(checkpoint, picture, data, seed, device)
     elif checkpoint is None:

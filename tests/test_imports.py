@@ -24,7 +24,7 @@ ALLOWED = {
     "version": set(),
     "errors": set(),
     "folders": set(),
-    "safe_pickle": {"errors"},
+    "safe_pickle": {"errors", "safe_pickle"},
     "shapes": set(),
     "cost": {"shapes"},
     "rng": {"errors"},

@@ -65,18 +65,11 @@ def extract(
         loader = Loader(dataset, indices, predictor.transform, batch_size, threads=count_threads())
         with loader:
             names, rows = extract_features(predictor, loader, layer, Notes(reporter.note))
-        about = {
-            "checkpoint": str(path.resolve()),
-            "model": predictor.checkpoint.model_name,
-            "layer": layer,
-            "data": str(dataset.root),
-            "part": part,
-            "shape": list(rows.shape),
-            "classes": list(dataset.classes),
-            "labels": dataset.labels[indices].tolist(),
-            "names": names,
-        }
-        save_features(out, rows, about)
+        what = {"checkpoint": str(path.resolve()), "model": predictor.checkpoint.model_name, "layer": layer}
+        which = {"data": str(dataset.root), "part": part, "shape": list(rows.shape)}
+        labels = dataset.labels[indices].tolist()
+        each = {"classes": list(dataset.classes), "labels": labels, "names": names}
+        save_features(out, rows, what | which | each)
         reporter.say(f"{layer}: {rows.shape[0]:,} pictures, {rows.shape[1]:,} numbers each")
         reporter.say(f"written to {out}; names and classes to {out.with_suffix('.json')}")
 

@@ -63,7 +63,9 @@ def summary(
             found = summarize(net, model, batch_size)
         except ValueError as error:  # NumPy's refusal of an array beyond all bounds.
             raise UsageError(str(error)) from error
-        print(f"{found.layer_tables}\n\n{found}\n\n{footprint_of(net, batch_size)}")
+        # The memory of a step takes a while to find out, and kernels may have to be compiled for it.
+        print(f"{found.layer_tables}\n\n{found}\n", flush=True)
+        print(footprint_of(net, batch_size))
 
 
 @app.command(cls=PlainCommand)

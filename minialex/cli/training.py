@@ -95,7 +95,7 @@ def with_training_flags(run: Callable[[TrainConfig], None]) -> Callable[..., Non
             float | None, typer.Option(help="Learning rate. [default: 2e-4 for adam, 0.01 for sgd]")
         ] = None,
         weight_decay: Annotated[
-            float | None, typer.Option(help="[default: 0 for adam, 5e-4 for sgd]")
+            float | None, typer.Option(help="How weights shrink. [default: 0 for adam, 5e-4 for sgd]")
         ] = None,
         momentum: Annotated[float | None, typer.Option(help="For sgd. [default: 0.9]")] = None,
         sgd_rule: Annotated[
@@ -105,7 +105,8 @@ def with_training_flags(run: Callable[[TrainConfig], None]) -> Callable[..., Non
             str,
             typer.Option(
                 help="How lr falls: constant, step[:EPOCHS], multistep[:A,B,...], plateau[:PATIENCE] of the "
-                "validation loss, plateau-error[:PATIENCE] of its error, or cosine[:WARM-UP EPOCHS]."
+                "validation loss, plateau-error[:PATIENCE] of the validation error, or "
+                "cosine[:WARM-UP EPOCHS]."
             ),
         ] = "constant",
         accumulate: Annotated[int, typer.Option(help="Batches whose gradients make one step.")] = 1,

@@ -83,8 +83,12 @@ class ZipPictures(PictureFiles):
             return self._archive
 
     def _read(self, path: str) -> bytes:
+        archive = self._open(self.root)
         try:
-            return self._open(self.root).read(path)  # checks the member's sum
+            announced = archive.getinfo(path).file_size
+            with archive.open(path) as file:
+                # Asked for no number of bytes, the library unpacks all that is there, whatever is announced.
+                return file.read(announced + 1)  # checks the member's sum
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, KeyError) as error:
             raise PictureError(f"damaged in the archive: {error}") from error
 
@@ -174,8 +178,9 @@ def _arrange(root: Path, members: Sequence[zipfile.ZipInfo]) -> Arranged:
     classes = sorted({label for label, _ in found})
     if len(classes) < 2:
         raise DataError(f"{root} holds one class only, {classes[0]}; a classifier needs two.")
+    numbers = {name: label for label, name in enumerate(classes)}
     files = [
-        PictureFile(classes.index(label), name, path, test)
+        PictureFile(numbers[label], name, path, test)
         for (label, test), (name, path) in zip(found, pictures, strict=True)
     ]
     return classes, sorted(files, key=lambda file: (file.test, file.label, file.name)), extra, layout

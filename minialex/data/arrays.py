@@ -16,7 +16,8 @@ __all__ = ["PictureArray"]
 class PictureArray:
     """Pictures in memory, as a data set.
 
-    It says no `way` (see `Dataset`), so that no cache keeps what is in memory already.
+    It says no `way` (see `Dataset`), so that no cache keeps what is in memory already. A loader's workers get
+    a copy each, of CIFAR-10's 60,000 pictures 184 MB.
 
     Args:   root: the file or folder that they were read from. pixels: uint8, (N, H, W) grey or (N, H, W, 3)
             RGB. labels: (N,), class numbers. classes: their names. names: one a picture, all different.

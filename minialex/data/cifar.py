@@ -11,10 +11,11 @@ https://www.cs.toronto.edu/~kriz/cifar.html describes both formats.
 from __future__ import annotations
 
 import gzip
+import io
 import re
 import tarfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
@@ -23,7 +24,7 @@ import numpy.typing as npt
 
 from minialex.data.arrays import PictureArray
 from minialex.errors import CheckpointError, DataError
-from minialex.safe_pickle import Buildable, read_pickle
+from minialex.safe_pickle import Buildable, read_pickle, shown
 
 __all__ = ["CLASSES", "find_cifar", "open_cifar"]
 
@@ -38,6 +39,7 @@ FOLDERS = ("", "cifar-10-batches-bin", "cifar-10-batches-py")
 BATCH_LIMIT = 60_000_000  # bytes of one batch: the genuine ones have 31 million
 GZIP = b"\x1f\x8b"
 TAR_LIMIT = 1_000_000_000  # bytes of all that an archive holds: the genuine ones have 186 million
+MEMBERS_LIMIT = 1000  # files and folders in an archive: the genuine ones have nine
 
 
 def find_cifar(folder: Path) -> Path | None:
@@ -112,20 +114,32 @@ def _in_folder(folder: Path) -> Batches:
     return found
 
 
-class _Gzip(gzip.GzipFile):
+class _Bounded:
     """Never asked for more at a time than a batch may have: a header can announce a name of any length."""
 
     def read(self, size: int | None = -1) -> bytes:
         if size is None or not 0 <= size <= BATCH_LIMIT:
             raise tarfile.ReadError(f"a header announces more than {BATCH_LIMIT:,} bytes")
-        return super().read(size)
+        return cast(bytes, super().read(size))  # type: ignore[misc]
+
+
+class _Gzip(_Bounded, gzip.GzipFile):
+    """A packed file."""
+
+
+class _File(_Bounded, io.FileIO):
+    """A file as it is."""
 
 
 def _unpacked(archive: Path) -> IO[bytes]:
     """What reads a .tar, or the tar in a .tar.gz: the content tells which it is."""
     with archive.open("rb") as file:
         packed = file.read(len(GZIP)) == GZIP
-    return cast(IO[bytes], _Gzip(archive)) if packed else archive.open("rb")
+    return cast(IO[bytes], _Gzip(archive) if packed else _File(archive))
+
+
+# What the library's tar reader raises for headers that lie: sizes of 80 bits, names for names for names.
+DAMAGE = (tarfile.TarError, EOFError, OSError, zlib.error, ValueError, OverflowError, RecursionError)
 
 
 def _in_archive(archive: Path) -> Batches:
@@ -134,22 +148,39 @@ def _in_archive(archive: Path) -> Batches:
     total = 0
     try:
         with _unpacked(archive) as file, tarfile.open(fileobj=file, mode="r:") as tar:
-            for member in tar:
+            for number, member in enumerate(tar):
                 total += member.size
-                name = PurePosixPath(member.name).name
-                is_batch = member.isreg() and BATCH.fullmatch(name) is not None
-                if total > TAR_LIMIT or (is_batch and member.size > BATCH_LIMIT) or name in found:
-                    raise DataError(
-                        f"{archive}: {member.name!a} is {'there twice' if name in found else 'too long'} for "
-                        "CIFAR-10. The archive is not to be trusted; get it from its source again."
-                    )
-                if is_batch:
-                    content = tar.extractfile(member)
-                    assert content is not None, "it is a regular file"
-                    found[name] = content.read()
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+                _check_member(archive, member, number, total, found)
+                content = tar.extractfile(member) if _is_batch_member(member) else None
+                if content is not None:
+                    found[PurePosixPath(member.name).name] = content.read()
+    except DAMAGE as error:
         raise DataError(f"{archive} cannot be unpacked: {error}. Get it again.") from error
     return {name: lambda data=data: data for name, data in found.items()}  # type: ignore[misc]
+
+
+def _is_batch_member(member: tarfile.TarInfo) -> bool:
+    return member.isreg() and BATCH.fullmatch(PurePosixPath(member.name).name) is not None
+
+
+def _check_member(
+    archive: Path, member: tarfile.TarInfo, number: int, total: int, found: Mapping[str, bytes]
+) -> None:
+    """Raises: DataError for what is in no archive of CIFAR-10. `total`: bytes of it and all before it."""
+    what = ""
+    if PurePosixPath(member.name).name in found:
+        what = "there twice"
+    elif (
+        not 0 <= member.size <= (BATCH_LIMIT if _is_batch_member(member) else TAR_LIMIT) or total > TAR_LIMIT
+    ):
+        what = "too long"
+    elif number >= MEMBERS_LIMIT:
+        what = "one file too many"
+    if what:
+        raise DataError(
+            f"{archive}: {member.name!a} is {what} for CIFAR-10. The archive is not to be trusted; get it "
+            "from its source again."
+        )
 
 
 def _from_binary(data: bytes, where: str) -> tuple[Bytes, npt.NDArray[np.int64]]:
@@ -177,8 +208,10 @@ class _Type(Buildable):
     """What stands for numpy.dtype: its name, which must be that of bytes."""
 
     def __init__(self, code: object, align: object = False, copy: object = True) -> None:
-        if code not in ("u1", "|u1"):
-            raise CheckpointError(f"an array of {code!r:.20}, expected bytes (u1)")
+        if not isinstance(code, str) or code not in ("u1", "|u1"):
+            # Only a text is shown: a container may be nested so deep, or so often, that its repr never ends.
+            kind = shown(code)[:20] if isinstance(code, str) else type(code).__name__
+            raise CheckpointError(f"an array of {kind}, expected bytes (u1)")
 
     def set_state(self, state: object) -> None:
         """Byte order and the like, which say nothing about single bytes."""
@@ -198,7 +231,9 @@ class _Array(Buildable):
         raw = data.encode("latin-1") if isinstance(data, str) else data  # Python 2 wrote bytes as a string
         if not isinstance(kind, _Type) or fortran is not False or not isinstance(raw, bytes):
             raise CheckpointError("an array that is not of bytes, row by row")
-        if not isinstance(shape, tuple) or [type(length) for length in shape] != [int, int]:
+        if not isinstance(shape, tuple) or {type(length) for length in shape} != {int} or len(shape) > 32:
+            raise CheckpointError(f"an array without a shape, expected (pictures, {PIXELS:,})")
+        if len(shape) != 2:
             raise CheckpointError(f"an array of shape {shape!r:.40}, expected (pictures, {PIXELS:,})")
         if shape[1] != PIXELS or shape[0] < 1 or shape[0] * PIXELS != len(raw):
             raise CheckpointError(

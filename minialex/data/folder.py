@@ -103,7 +103,10 @@ def _class_folders(root: Path) -> tuple[dict[str, Path], list[str]]:
     """The classes' folders by NFC name, in sorted order, and the names of the files beside them."""
     advice = "Give the folder that holds one folder of pictures a class."
     if not root.exists():
-        raise DataError(f"The data folder {root} does not exist. {advice}")
+        raise DataError(
+            f"{root} does not exist (looked for from {Path.cwd()}). Give the path of a folder that "
+            "holds one folder of pictures a class, or of other data that docs/data.md lists."
+        )
     if not root.is_dir():
         raise DataError(f"{root} is a file, expected a folder. {advice}")
     folders: dict[str, Path] = {}

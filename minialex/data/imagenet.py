@@ -14,7 +14,6 @@ Source: Russakovsky et al. 2015, "ImageNet Large Scale Visual Recognition Challe
 from __future__ import annotations
 
 import collections
-import csv
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -190,15 +189,16 @@ def _ground_truth(root: Path, stems: list[str]) -> tuple[Mapping[str, str], str]
 def _kaggle_solution(path: Path) -> dict[str, str]:
     """ImageId,PredictionString: the WordNet number and a box, for each of the boxes."""
     classes = {}
-    for number, row in enumerate(csv.reader(_lines(path)), 1):
-        if number == 1 and row[:1] == ["ImageId"]:
+    for number, line in _numbered(path):
+        row = line.split(",")
+        if number == 1 and row[0] == "ImageId":
             continue
         synsets = set(row[1].split()[::5]) if len(row) == 2 else set()
         if len(synsets) != 1 or not SYNSET.fullmatch(next(iter(synsets))):
             raise DataError(
                 f"{path}, line {number:,}: expected a picture, a comma, and a WordNet number with a box, "
                 "such as ILSVRC2012_val_00000001,n01440764 10 20 110 120; got "
-                f"{','.join(row)[:60]!a}."
+                f"{line[:60]!a}."
             )
         classes[row[0]] = synsets.pop()
     return classes
@@ -222,7 +222,7 @@ def _numbers(root: Path, truth: Path) -> dict[str, str]:
 def _numbered_lines(path: Path) -> Iterator[tuple[str, str, str]]:
     """(WordNet number, class number, words) for lines such as "n02119789 1 kit_fox"."""
     seen: set[str] = set()
-    for line_number, line in enumerate(_lines(path), 1):
+    for line_number, line in _numbered(path):
         fields = line.split(maxsplit=2)
         if len(fields) != 3 or not SYNSET.fullmatch(fields[0]) or not fields[1].isdecimal():
             raise DataError(
@@ -276,7 +276,7 @@ def _in_words(root: Path, synsets: list[str]) -> tuple[list[str], str]:
 
 def _words(path: Path) -> Iterator[tuple[str, str]]:
     """Lines such as "n01440764 tench, Tinca tinca"."""
-    for number, line in enumerate(_lines(path), 1):
+    for number, line in _numbered(path):
         synset, _, words = line.strip().partition(" ")
         if not SYNSET.fullmatch(synset) or not words.strip():
             raise DataError(
@@ -287,8 +287,13 @@ def _words(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _lines(path: Path) -> list[str]:
-    """The lines of a text that are not empty."""
+    """The lines of a text, up to the last one that is not empty."""
     try:
-        return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return path.read_text(encoding="utf-8").rstrip().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read as text: {error}.") from error
+
+
+def _numbered(path: Path) -> list[tuple[int, str]]:
+    """(number of the line, line) for those that are not empty."""
+    return [(number, line) for number, line in enumerate(_lines(path), 1) if line.strip()]

@@ -36,6 +36,7 @@ UNSIGNED_BYTE = 0x08
 TYPES = {0x09: "signed bytes", 0x0B: "int16", 0x0C: "int32", 0x0D: "float32", 0x0E: "float64"}
 LIMIT = 2_000_000_000  # values in a file: MNIST's largest relatives have a third of that
 GZIP = b"\x1f\x8b"
+DEFLATE_RATIO = 1032  # a byte of a packed file gives no more bytes than that
 # Where torchvision puts the files, below the folder that it is given.
 INSIDE = ("", "raw", "MNIST/raw")
 
@@ -126,20 +127,23 @@ def read_idx(path: Path, axes: int) -> Bytes:
         with path.open("rb") as file:
             packed = file.read(2) == GZIP
             file.seek(0)
+            size = path.stat().st_size
             if not packed:
-                return _read_array(file, path, axes)
+                return _read_array(file, path, axes, size)
             with gzip.GzipFile(fileobj=file) as unpacked:
-                return _read_array(unpacked, path, axes)
+                return _read_array(unpacked, path, axes, DEFLATE_RATIO * size)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{path} cannot be unpacked: {error}. Get the file again.") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
-def _read_array(file: IO[bytes] | gzip.GzipFile, path: Path, axes: int) -> Bytes:
+def _read_array(file: IO[bytes] | gzip.GzipFile, path: Path, axes: int, most: int) -> Bytes:
+    """`most`: bytes that can be in the file; what a header announces beyond that gets no memory."""
     shape = _read_header(file, path, axes)
     count = math.prod(shape)
-    data = file.read(count + 1)  # one more, which must not be there; never more, whatever gzip would give
+    # One more, which must not be there; never more, whatever gzip would give.
+    data = file.read(min(count, most) + 1)
     if len(data) != count:
         found = f"{len(data):,}" if len(data) < count else "more"
         raise DataError(

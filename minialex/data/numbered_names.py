@@ -86,9 +86,8 @@ class NumberedNames(PictureFiles):
             else:
                 found[name] = path.name
         classes = sorted({str(class_in_name(name)) for name in found})
-        files = [
-            PictureFile(classes.index(str(class_in_name(name))), name, own) for name, own in found.items()
-        ]
+        numbers = {name: label for label, name in enumerate(classes)}
+        files = [PictureFile(numbers[str(class_in_name(name))], name, own) for name, own in found.items()]
         files.sort(key=lambda file: (file.label, int(file.name.split(".")[1]), file.name))
         kind = "classes by file names such as " + files[0].name
         super().__init__(root, classes, files, extra, on_bad_image, pixel_limit, progress, kind=kind)

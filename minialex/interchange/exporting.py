@@ -11,8 +11,8 @@ from minialex import models
 from minialex.errors import CheckpointError, UsageError
 from minialex.interchange.onnx_file import export_onnx
 from minialex.interchange.state_dicts import write_safetensors
-from minialex.models.weights import is_safetensors
-from minialex.nn import init
+from minialex.models.weights import is_safetensors, named_for_model
+from minialex.nn import StateDictError, init
 from minialex.shapes import ShapeError
 from minialex.train.checkpoint import FORMAT, load_checkpoint
 from minialex.train.networks import model_of
@@ -85,14 +85,16 @@ def _from_weights(path: Path, name: str, classes: int | None, image_size: int | 
     with init.without_init():
         try:
             model = models.build(name, classes, image_size)
-            if classes is None:
-                head = f"{models.head_name(model)}.weight"
-                outputs = models.read_state_dict(path).get(head)
-                if outputs is not None and outputs.ndim == 2 and len(outputs) != model.num_classes:
-                    model = models.build(name, len(outputs), image_size)
         except ShapeError as error:
             raise UsageError(str(error)) from error
-    models.load_weights(model, path)
+        state_dict = named_for_model(models.read_state_dict(path), model)
+        head = state_dict.get(f"{models.head_name(model)}.weight")
+        if classes is None and head is not None and head.ndim == 2 and len(head):
+            models.replace_head(model, len(head))
+    try:
+        model.load_state_dict(state_dict)
+    except StateDictError as error:
+        raise CheckpointError(f"{path}: {error}") from error
     return Network(model, name, {"model": name})
 
 

@@ -299,7 +299,7 @@ def _check_overlaps(storage: Storage, tensors: dict[str, StoredTensor]) -> None:
         own[...] = True
 
 
-def bfloat16_as_float32(halves: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def bfloat16_as_float32(halves: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     """The numbers whose upper halves these are, as bits in whole numbers of 16 bits."""
     wide = halves.astype(np.uint32)
     return np.left_shift(wide, 16, out=wide).view(np.float32)

@@ -20,7 +20,7 @@ from minialex.models.pytorch_zip import read_pytorch_zip
 from minialex.nn import Module, StateDictError
 from minialex.safe_pickle import UnsafePickle, shown
 
-__all__ = ["is_safetensors", "load_weights", "read_state_dict"]
+__all__ = ["is_safetensors", "load_weights", "named_for_model", "read_state_dict"]
 
 # A checkpoint of a training run keeps the weights under this prefix, beside the optimiser's arrays.
 PREFIX = "model/"
@@ -110,36 +110,46 @@ def _read_safetensors(path: Path) -> dict[str, npt.NDArray[Any]]:
 
 def _tensor(file: Any, path: Path, name: str) -> npt.NDArray[Any]:
     kind = file.get_slice(name).get_dtype()
-    if kind == "BF16":  # NumPy has no such numbers: they are the upper halves of float32's.
-        with open(path, "rb") as raw:
-            length = int.from_bytes(raw.read(8), "little")
-            entry = json.loads(raw.read(length))[name]  # Which the library has found to be in order.
-            raw.seek(8 + length + entry["data_offsets"][0])
-            halves = np.fromfile(raw, "<u2", math.prod(entry["shape"]))
-        return bfloat16_as_float32(halves).reshape(entry["shape"])
+    if kind.startswith("C"):
+        raise CheckpointError(f"{path}: {name} holds complex numbers ({kind}), which no network here has")
     try:
-        return np.asarray(file.get_tensor(name))
+        return _bfloat16(path, name) if kind == "BF16" else np.asarray(file.get_tensor(name))
     except (TypeError, AttributeError) as error:
         raise CheckpointError(
             f"{path}: {name} holds {kind} numbers, which NumPy cannot read; save as float32"
         ) from error
+    except ValueError as error:  # A hundred axes, or extents beside a 0 beyond all bounds.
+        raise CheckpointError(f"{path}: {name} has a shape that no array can have ({error})") from error
 
 
-def load_weights(model: Module, path: str | Path, *, skip_head: bool = False) -> tuple[str, ...]:
+def _bfloat16(path: Path, name: str) -> npt.NDArray[np.float32]:
+    """The numbers of an entry as float32: NumPy lacks them, they are the upper halves of float32's."""
+    with open(path, "rb") as raw:
+        length = int.from_bytes(raw.read(8), "little")
+        entry = json.loads(raw.read(length))[name]  # Which the library has found to be in order.
+        raw.seek(8 + length + entry["data_offsets"][0])
+        halves = np.fromfile(raw, "<u2", math.prod(entry["shape"]))
+    return bfloat16_as_float32(halves).reshape(entry["shape"])
+
+
+def load_weights(model: Module, path: str | Path, *, skip_head: bool | None = False) -> tuple[str, ...]:
     """Load a file of weights into a model, keeping the model's dtype and device.
 
     Names that PyTorch's DataParallel made longer (module.features.0.weight, features.module.0.weight) are
     understood.
 
     Args:    path: as for `read_state_dict`; skip_head: leave the last fully connected layer as it is,
-             whatever the file has for it: for another number of classes.
+             whatever the file has for it; None leaves it if the file has it for another number of classes.
     Returns: the names of the parameters that were left as they were.
     Raises:  CheckpointError as `read_state_dict`, and naming the file if names or shapes are another model's;
              then nothing was loaded.
     """
-    state_dict = _without_parallel(read_state_dict(path), model)
-    skipped = tuple(f"{head_name(model)}.{part}" for part in ("weight", "bias")) if skip_head else ()
-    own = dict(model.named_parameters())
+    state_dict = named_for_model(read_state_dict(path), model)
+    own, head = dict(model.named_parameters()), "" if skip_head is False else head_name(model)
+    if skip_head is None:
+        theirs, mine = state_dict.get(f"{head}.weight"), own[f"{head}.weight"]
+        skip_head = theirs is not None and theirs.ndim == mine.ndim and len(theirs) != mine.shape[0]
+    skipped = tuple(f"{head}.{part}" for part in ("weight", "bias")) if skip_head else ()
     kept = {name: own[name] for name in skipped if name in own}
     try:
         model.load_state_dict({name: a for name, a in state_dict.items() if name not in skipped} | kept)
@@ -148,8 +158,12 @@ def load_weights(model: Module, path: str | Path, *, skip_head: bool = False) ->
     return tuple(kept)
 
 
-def _without_parallel(state_dict: dict[str, npt.NDArray[Any]], model: Module) -> dict[str, npt.NDArray[Any]]:
-    """Without the `module` that DataParallel puts into names, unless the model has such names itself."""
+def named_for_model(state_dict: dict[str, npt.NDArray[Any]], model: Module) -> dict[str, npt.NDArray[Any]]:
+    """The state dict without the `module` that PyTorch's DataParallel puts into names.
+
+    module.features.0.weight and features.module.0.weight become features.0.weight. For a model that has such
+    names itself, and where two would become one, it stays as it is.
+    """
     if any("module" in name.split(".") for name, _ in model.named_modules()):
         return state_dict
     renamed = {

@@ -122,7 +122,7 @@ class Comparison:
                 difference = paired_difference(whole.correct, average.correct)
                 found.append(Effect(change, f"the average of {len(alone)}", difference))
         if average is not None:
-            change = f"the average of {len(alone)} networks instead of one"
+            change = f"the average of {len(alone)} networks instead of one of them, on average"
             found.append(Effect(change, crops_text(most), paired_difference(alone, average.correct)))
         return found
 

@@ -25,7 +25,7 @@ from minialex.tensor import Event, Tensor, no_grad, observe
 from minialex.train.config import TrainConfig
 from minialex.train.files import atomic_write, atomic_write_json
 from minialex.train.input_pipeline import ahead, count_threads, input_tensor
-from minialex.train.judging import PARTS, own_split
+from minialex.train.judging import check_part, own_part
 from minialex.train.predictor import BATCH, Predictor
 from minialex.train.reporter import PLAIN_INTERVAL
 
@@ -203,15 +203,9 @@ def part_indices(predictor: Predictor, path: Path, dataset: Any, part: str) -> n
     Raises: UsageError for a part that is none, or that the run's split does not have; DataError if the data
             set's pictures are not the run's.
     """
-    if part not in PARTS:
-        raise UsageError(f"--part must be one of {', '.join(PARTS)}, got {part!r}")
-    if part == "all":
-        return np.arange(len(dataset))
-    config = TrainConfig.from_dict(predictor.checkpoint.config)
-    indices = getattr(own_split(dataset, predictor.checkpoint, config, path), part)
-    if not len(indices):
-        raise UsageError(f"--part {part}: the run's split has no such part; it was --split {config.split}")
-    return np.asarray(indices, dtype=np.int64)
+    check_part(part)
+    checkpoint = predictor.checkpoint
+    return own_part(dataset, checkpoint, TrainConfig.from_dict(checkpoint.config), path, part)
 
 
 def save_features(out: Path, rows: FloatArray, about: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from minialex.data import Loader, MemoryCache, Split, divide, open_dataset, parse_fractions
 from minialex.errors import CheckpointError, DataError, UsageError
@@ -111,13 +112,19 @@ def judge(
 
 def check_options(part: str | None, batch_size: int, workers: int, crops: int) -> None:
     """Raises: UsageError naming the option that makes no sense."""
-    if part not in (None, *PARTS):
-        raise UsageError(f"--part must be one of {', '.join(PARTS)}, got {part!r}")
+    if part is not None:
+        check_part(part)
     for name, value, least in (("--batch-size", batch_size, 1), ("--workers", workers, 0)):
         if value < least:
             raise UsageError(f"{name} must be at least {least}, got {value}")
     if crops not in CROPS:
         raise UsageError(f"--crops must be 1 or 10, got {crops}")
+
+
+def check_part(part: str) -> None:
+    """Raises: UsageError that lists the parts, if this is none."""
+    if part not in PARTS:
+        raise UsageError(f"--part must be one of {', '.join(PARTS)}, got {part!r}")
 
 
 def choose_questions(
@@ -129,8 +136,6 @@ def choose_questions(
     dataset, description = open_dataset(folder, on_bad_image=config.on_bad_image, say=reporter.say)
     known = _known_labels(dataset, checkpoint)
     part, indices = _choose(part, dataset, checkpoint, config, path, reporter, data is not None)
-    if not len(indices):
-        raise UsageError(f"--part {part}: the run's split has no such part; it was --split {config.split}")
     return Questions(dataset, part, indices, known, description)
 
 
@@ -176,12 +181,9 @@ def _choose(
     other_data: bool,
 ) -> tuple[str, Any]:
     """The part to evaluate, and its pictures' numbers."""
-    everything = np.arange(len(dataset))
-    if part == "all":
-        return part, everything
-    usual = "test" if checkpoint.part_sizes[2] else "validation"
+    wanted = part or ("test" if checkpoint.part_sizes[2] else "validation")
     try:
-        return part or usual, getattr(own_split(dataset, checkpoint, config, path), part or usual)
+        return wanted, own_part(dataset, checkpoint, config, path, wanted)
     except DataError:
         if part is not None or not other_data:
             raise
@@ -194,7 +196,7 @@ def _choose(
         reporter.warn(
             f"the network was trained on {count:,} of these pictures: the accuracy on new ones will be lower"
         )
-    return "all", everything
+    return "all", np.arange(len(dataset))
 
 
 def digests_of(dataset: Any, indices: Any) -> set[str]:
@@ -258,6 +260,21 @@ def own_split(dataset: Any, checkpoint: Checkpoint, config: TrainConfig, path: P
     if split.digest != checkpoint.split_digest:
         raise strange
     return split
+
+
+def own_part(
+    dataset: Any, checkpoint: Checkpoint, config: TrainConfig, path: Path, part: str
+) -> npt.NDArray[np.int64]:
+    """The numbers of the pictures in a part of the run's own split; "all" are all of the data set.
+
+    Raises: UsageError for a part that the run's split does not have; DataError as `own_split`.
+    """
+    if part == "all":
+        return np.arange(len(dataset))
+    indices = getattr(own_split(dataset, checkpoint, config, path), part)
+    if not len(indices):
+        raise UsageError(f"--part {part}: the run's split has no such part; it was --split {config.split}")
+    return np.asarray(indices, dtype=np.int64)
 
 
 def _split_in(manifest: Path, dataset: Any) -> Split:

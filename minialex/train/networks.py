@@ -120,16 +120,14 @@ def start_from(model: Any, path: str, say: Say) -> bool:
     """
     file, head = _weights_file(path), models.head_name(model)
     try:
-        theirs = models.read_state_dict(file).get(f"{head}.weight")
-        classes = model.num_classes if theirs is None else len(theirs)
-        models.load_weights(model, file, skip_head=classes != model.num_classes)
+        left_out = models.load_weights(model, file, skip_head=None)
     except CheckpointError as error:
         raise CheckpointError(f"--weights {_shortened(str(error))}{_whose(file, model)}") from error
-    if classes == model.num_classes:
+    if not left_out:
         say(f"weights: from {file}")
         return True
     say(
-        f"weights: from {file}, all but {head}: it answers for {classes:,} classes there and for "
+        f"weights: from {file}, all but {head}: it is for another number of classes there than the "
         f"{model.num_classes:,} here, and is learnt anew"
     )
     return False

@@ -50,7 +50,9 @@ def mcnemar(correct_a: npt.ArrayLike, correct_b: npt.ArrayLike) -> McNemar:
 
     With several runs a side the difference at a picture is a number of runs instead of one, and the same
     argument gives the randomisation test: p is the share of all 2**n choices of signs whose sum is at least
-    as far from zero as that of the differences found. It is computed in full, no signs are drawn.
+    as far from zero as that of the differences found. It is computed in full, no signs are drawn. That
+    argument, exchanging the sides at a picture, needs as many runs a side; with other numbers, such as three
+    networks and their average, the test asks whether differences up and down are alike in size and number.
 
     Shapes: correct_a, correct_b (N,) or (runs, N) of bool; N must agree, the number of runs need not.
     Raises: ValueError for other shapes, or without pictures.

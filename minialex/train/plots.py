@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from minialex.train.figures import (
     grid,
     plain,
     save,
+    shortened,
     show_picture,
 )
 from minialex.train.history import EpochRecord
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 # Beyond this many classes the numbers in the cells could no longer be read.
 MOST_CLASSES_WITH_NUMBERS = 20
+# Letters of the size that files' names have, in the width of a photograph.
+LONGEST_FILE_NAME = 55
 
 
 def plot_history(path: Path, history: Sequence[EpochRecord], best_epoch: int | None) -> None:
@@ -86,15 +89,30 @@ class Mistake:
 
 
 def plot_mistakes(path: Path, mistakes: Sequence[Mistake], title: str) -> None:
-    """Draw wrong photographs with the true class and the answer over each. Raises: OutputError."""
+    """Draw wrong photographs: over each the true class and the answer, under it its file's name.
+
+    Raises: OutputError.
+    """
     columns = min(4, max(2, len(mistakes)))
     rows = max(1, math.ceil(len(mistakes) / columns))
-    drawn = figure(3 * columns, 3.3 * rows + 0.5, title if mistakes else f"{title}: none")
+    drawn = figure(3 * columns, 3.5 * rows + 0.5, title if mistakes else f"{title}: none")
     for axes, mistake in zip(grid(drawn, len(mistakes), columns), mistakes, strict=True):
-        show_picture(axes, mistake.image)
-        # Room for two lines of different colours: the title above, a text between it and the photograph.
-        axes.set_title(f"true: {plain(mistake.truth)}", fontsize=9, color=RIGHT_COLOUR, loc="left", pad=17)
-        answer = f"answer: {plain(mistake.answer)} ({as_percent(mistake.probability)})"
-        axes.text(0, 1.03, answer, transform=axes.transAxes, fontsize=9, color=WRONG_COLOUR)
-        axes.text(0, -0.04, plain(mistake.name), transform=axes.transAxes, fontsize=6, color="0.4", va="top")
+        _plot_mistake(axes, mistake)
     save(drawn, path)
+
+
+def _plot_mistake(axes: Any, mistake: Mistake) -> None:
+    show_picture(axes, mistake.image)
+    # All have a square to lie in, at its upper left: the lines of text find the same room whatever the shape.
+    side = max(mistake.image.size)
+    axes.set(xlim=(-0.5, side - 0.5), ylim=(side - 0.5, -0.5))
+    # Room for two lines of different colours: the title above, a text between it and the photograph.
+    truth, answer = (plain(shortened(name)) for name in (mistake.truth, mistake.answer))
+    axes.set_title(f"true: {truth}", fontsize=9, color=RIGHT_COLOUR, loc="left", pad=17)
+    answer = f"answer: {answer} ({as_percent(mistake.probability)})"
+    axes.text(0, 1.02, answer, transform=axes.transAxes, fontsize=9, color=WRONG_COLOUR)
+    name, height = mistake.name, mistake.image.height
+    if len(name) > LONGEST_FILE_NAME:  # Their ends are what they differ in.
+        name = f"\u2026{name[1 - LONGEST_FILE_NAME :]}"
+    below = {"xytext": (0, -3), "textcoords": "offset points", "va": "top"}
+    axes.annotate(plain(name), (-0.5, height - 0.5), fontsize=6, color="0.4", **below)

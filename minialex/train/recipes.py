@@ -73,7 +73,7 @@ RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "model": "flowers",
             "optimizer": "adam",
             "lr": 3e-4,
-            "schedule": "cosine:1",
+            "schedule": "cosine",
             "epochs": 30,
             "batch_size": 32,
             "crops": "scaled",
@@ -118,7 +118,7 @@ def recipe_values(config: TrainConfig) -> dict[str, Any]:
     for name, owner in _BELONGS_TO.items():
         if chosen(owner) != recipe.get(owner):
             values.pop(name, None)
-    if not chosen("augment"):
+    if not chosen("augment") or chosen("model") in models.LENETS:  # Grey pictures have no colours to change.
         values.pop("pca_jitter", None)
     if chosen("model") not in models.VARIANTS:  # The others are not made for dropout.
         values.pop("dropout", None)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from minialex.data import RandomHorizontalFlip
 from minialex.train.checkpoint import load_checkpoint
 from minialex.train.commands import minialex_command
 from minialex.train.config import TrainConfig
@@ -70,6 +71,8 @@ def announce(run: Run) -> None:
     test_text = f"{test:,} to test on" if test else "none to test on"
     say(f"split: {training:,} pictures to train on, {validation:,} to choose the best epoch by, {test_text}")
     say(f"classes: {', '.join(run.parts.dataset.classes)}")
+    for line in mirrored_lines(run.parts.dataset.classes, run.preprocessing.config["training"]):
+        say(line)
     if run.config.cache == "device":
         say(f"keeping the pictures on {run.device}")
     if run.cache is not None:
@@ -83,6 +86,20 @@ def announce(run: Run) -> None:
     elif position.step or position.epoch > 1:
         say(f"resuming {run.folder.path} at epoch {position.epoch}, batch {position.batch}")
     say(f"writing to {run.folder.path}")
+
+
+def mirrored_lines(classes: Sequence[str], training: dict[str, Any]) -> list[str]:
+    """A note if what is learnt from are mirrored digits or letters: of classes called 0 to 9, say.
+
+    Args: training: the configuration of the transform.
+    """
+    steps = [step["name"] for step in training.get("transforms", [training])]
+    if any(len(name) != 1 for name in classes) or RandomHorizontalFlip.__name__ not in steps:
+        return []
+    return [
+        "note: half of the training pictures are mirrored, and these seem to be digits or letters, which "
+        "mirrored mean something else or nothing; --no-augment shows them as they are"
+    ]
 
 
 def nothing_left(done: int, config: TrainConfig) -> str:

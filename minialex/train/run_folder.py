@@ -130,7 +130,10 @@ def find_network(path: str | Path) -> Path:
         return path
     if not (path / BEST).exists():
         hint = f"; {LAST} there is a run that has finished no epoch yet" if (path / LAST).exists() else ""
-        raise CheckpointError(f"the folder {path} holds no {BEST}{hint}; give a run's folder, or the file")
+        raise CheckpointError(
+            f"the folder {path} holds no {BEST}{hint}; give a run's folder, or the file, and after it any "
+            "pictures"
+        )
     return path / BEST
 
 

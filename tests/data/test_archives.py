@@ -7,6 +7,7 @@ import os
 import pickle
 import stat
 import struct
+import tracemalloc
 import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -167,6 +168,22 @@ def test_links_and_encryption_and_strange_methods(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"encrypted"):
         ZipPictures(path)
+
+
+def test_a_member_is_not_unpacked_beyond_what_it_announces(tmp_path: Path) -> None:
+    """zipfile's read() unpacks all that is there, and cuts it to the announced size afterwards."""
+    path = make(tmp_path / "p.zip", {"a/1.png": png(0), "b/1.png": bytes(30 * 10**6)})
+    content = bytearray(path.read_bytes())
+    for header, size in ((content.index(b"b/1.png") - 30, 22), (content.rindex(b"b/1.png") - 46, 24)):
+        struct.pack_into("<I", content, header + size, 1000)  # of 30,000,000, in both places
+    path.write_bytes(content)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=r"b/1\.png: damaged in the archive: Bad CRC-32"):
+            ZipPictures(path)
+        assert tracemalloc.get_traced_memory()[1] < 3 * 10**6
+    finally:
+        tracemalloc.stop()
 
 
 def test_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

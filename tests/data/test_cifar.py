@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
 import pickle
@@ -199,6 +200,34 @@ def test_pickles_that_are_no_batches(
     assert not (tmp_path / "evil").exists()
 
 
+NESTED = 5000  # far beyond what Python's repr bears
+SHARED = 60  # a tuple of twice the same, and so on: 2**60 ends in its repr
+RECONSTRUCT = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\0\x85U\1b\x87R"
+
+
+@pytest.mark.parametrize(
+    "inside", [b")" + b"\x85" * NESTED, b")" + b"q\0h\0\x86" * SHARED], ids=["deep", "shared"]
+)
+@pytest.mark.parametrize(
+    "around",
+    [
+        (b"cnumpy\ndtype\n", b"\x85R."),
+        (b"cnumpy\ndtype\nU\2u1", b"K\0\x87R."),
+        (RECONSTRUCT + b"(K\1", b"cnumpy\ndtype\nU\2u1\x85R\x89U\0tb."),
+        (RECONSTRUCT + b"(K\1K\1", b"\x86cnumpy\ndtype\nU\2u1\x85R\x89U\0tb."),
+        (b"}U\6labels(", b"lsU\4dataNs."),
+        (b"}U\6labels", b"sU\4dataNs."),
+    ],
+    ids=["type", "type's align", "shape", "extent", "old list", "labels"],
+)
+def test_structures_without_an_end_are_refused_unprinted(
+    tmp_path: Path, inside: bytes, around: tuple[bytes, bytes]
+) -> None:
+    (tmp_path / "data_batch_1").write_bytes(b"\x80\2" + around[0] + inside + around[1])
+    with pytest.raises(DataError, match=r"data_batch_1 (is no batch|holds)"):
+        open_cifar(tmp_path)
+
+
 def test_hundreds_of_damaged_pickles_give_a_batch_or_a_data_error(tmp_path: Path) -> None:
     whole = python2(0, count=2)
     places = [*range(120), *range(6240, len(whole))]  # the program around the pixels
@@ -264,6 +293,42 @@ def test_a_name_of_a_gigabyte_is_not_read(tmp_path: Path, monkeypatch: pytest.Mo
         archive.addfile(member, io.BytesIO(bytes(80_000)))
         archive.addfile(tarfile.TarInfo("x"))
     with pytest.raises(DataError, match="cannot be unpacked: a header announces more than 70,000 bytes"):
+        open_dataset(path)
+
+
+def tar_header(kind: bytes, size: bytes) -> bytes:
+    """A member's header with these 12 bytes for its size, and a sum that fits."""
+    header = bytearray(tarfile.TarInfo("x").tobuf(tarfile.USTAR_FORMAT))
+    header[124:136], header[156:157], header[148:156] = size, kind, b" " * 8
+    header[148:155] = b"%06o\0" % sum(header)
+    return bytes(header)
+
+
+NEGATIVE, ENORMOUS, NONE = b"\xff" * 10 + b"\xfe\0", b"\x80\0" + b"\xff" * 10, b"00000000000\0"
+ANNOUNCED = b"%011o\0" % (2 * 10**9)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (tar_header(b"x", NEGATIVE), "header"),
+        (tar_header(b"L", ENORMOUS), "header"),
+        (tar_header(b"L", ANNOUNCED), "header"),
+        (tar_header(b"0", NEGATIVE), "too long for CIFAR-10"),
+        (tar_header(b"0", ENORMOUS), "cannot be unpacked|too long"),
+        (tar_header(b"x", NONE) * 2000, "cannot be unpacked"),
+        (tar_header(b"0", NONE) * 1001, "one file too many"),
+        (tar_header(b"x", b"%011o\0" % 30) + b"99999999999999999999 path=a\n".ljust(512, b"\0"), "unpacked"),
+        (tar_header(b"x", b"%011o\0" % 28) + b"28 GNU.sparse.map=1,x,3,4,,\n".ljust(512, b"\0"), "unpacked"),
+    ],
+)  # fmt: skip
+def test_headers_that_lie(tmp_path: Path, content: bytes, message: str, packed: bool) -> None:
+    """Python's tarfile raises ValueError, OverflowError, RecursionError and MemoryError for such."""
+    content += tar_header(b"0", NONE) + bytes(1024)
+    path = tmp_path / "cifar.tar"
+    path.write_bytes(gzip.compress(content, 1) if packed else content)
+    with pytest.raises(DataError, match=message):
         open_dataset(path)
 
 

@@ -209,6 +209,13 @@ def add(name: str, text: str | bytes) -> object:
             "truth.txt, line 1: '9' is no class's number",
         ),
         (add("ILSVRC2012_validation_ground_truth.txt", b"\xff"), "cannot be read as text"),
+        # Line i is of picture i: without the empty line, all after it would be another picture's.
+        (
+            add("ILSVRC2012_validation_ground_truth.txt", "1\n\n" + "2\n" * 8),
+            "line 2: '' is no class's number",
+        ),
+        (add("LOC_val_solution.csv", "x" * 200_000 + f",{TENCH} 1 2 3 4\n"), "does not say the classes of 8"),
+        (add("LOC_val_solution.csv", f"\n\nx,{TENCH} 1 2 3 4,\n"), "csv, line 3: expected a picture"),
         (
             add("map_clsloc.txt", "n01440764 tench\n"),
             "map_clsloc.txt, line 1: expected a line such as n02119789 1",

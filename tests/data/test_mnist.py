@@ -6,6 +6,7 @@ import gzip
 import os
 import pickle
 import struct
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -173,6 +174,20 @@ def test_a_stream_is_never_unpacked_beyond_what_its_header_announces(
     with pytest.raises(DataError, match="more follow"):
         read_idx(path, axes=3)
     assert asked == [16, 91]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_no_memory_is_set_aside_for_what_cannot_be_there(tmp_path: Path, packed: bool) -> None:
+    header = struct.pack(">HBB3I", 0, 8, 3, 2000, 1000, 1000)
+    path = tmp_path / "train-images-idx3-ubyte"
+    path.write_bytes(gzip.compress(header) if packed else header)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match="= 2,000,000,000 bytes, but 0 follow"):
+            read_idx(path, axes=3)
+        assert tracemalloc.get_traced_memory()[1] < 10**6
+    finally:
+        tracemalloc.stop()
 
 
 def test_files_that_do_not_belong_together(tmp_path: Path) -> None:

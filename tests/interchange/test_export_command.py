@@ -99,16 +99,20 @@ def test_a_run_as_onnx(run_folder: Path, net: Module, export: Run, tmp_path: Pat
     assert (metadata["model"], tuple(json.loads(metadata["classes"]))) == ("lenet5", CLASSES)
 
 
+@pytest.mark.parametrize("names", ["{}", "module.{}"])  # The latter are DataParallel's.
 @pytest.mark.parametrize("classes", [(), ("--classes", 3)])
 def test_a_file_of_weights_says_how_many_classes(
-    classes: tuple[Any, ...], net: Module, export: Run, tmp_path: Path
+    classes: tuple[Any, ...], names: str, net: Module, export: Run, tmp_path: Path
 ) -> None:
-    save_file(net.state_dict(), tmp_path / "weights.safetensors")
+    arrays = {names.format(name): array for name, array in net.state_dict().items()}
+    save_file(arrays, tmp_path / "weights.safetensors")
     dest = tmp_path / "net.safetensors"
     result = export(tmp_path / "weights.safetensors", dest, "--model", "lenet5", *classes)
     assert result.exit_code == 0, result.output
     assert "lenet5, 3 classes" in result.output
-    assert (load_file(dest)["features.0.weight"] == net.state_dict()["features.0.weight"]).all()
+    got = load_file(dest)
+    assert set(got) == set(net.state_dict())
+    assert all((got[name] == array).all() for name, array in net.state_dict().items())
 
 
 def test_a_file_of_pytorchs(export: Run, tmp_path: Path) -> None:

@@ -59,6 +59,23 @@ def test_the_models_own_dtype_is_kept(trained: ConvNet, tmp_path: Path) -> None:
     np.testing.assert_array_equal(got, half["features.0.weight"])
 
 
+@pytest.mark.parametrize("dtype", ["F32", "BF16"])
+@pytest.mark.parametrize("shape", [[1] * 100, [0, 2**62, 9]])
+def test_shapes_that_no_array_can_have(shape: list[int], dtype: str, tmp_path: Path) -> None:
+    size = 0 if 0 in shape else 4 if dtype == "F32" else 2
+    header = json.dumps({"a": {"dtype": dtype, "shape": shape, "data_offsets": [0, size]}}).encode()
+    path = tmp_path / "net.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(size))
+    with pytest.raises(CheckpointError, match="a has a shape that no array can have"):
+        models.read_state_dict(path)
+
+
+def test_complex_numbers_are_refused(tmp_path: Path) -> None:
+    save_file({"a": np.ones(1, np.complex64)}, tmp_path / "net.safetensors")
+    with pytest.raises(CheckpointError, match="a holds complex numbers"):
+        models.read_state_dict(tmp_path / "net.safetensors")
+
+
 def test_all_but_the_head(trained: ConvNet, tmp_path: Path) -> None:
     path = write(tmp_path / "three.pth", "zip", trained.state_dict())
     net = network(classes=7)
@@ -71,6 +88,15 @@ def test_all_but_the_head(trained: ConvNet, tmp_path: Path) -> None:
     for name, array in after.items():
         expected = before if name.startswith("classifier.6") else trained.state_dict()
         np.testing.assert_array_equal(array, expected[name])
+
+
+@pytest.mark.parametrize("names", ["{}", "module.{}"])
+def test_the_head_is_left_if_need_be(names: str, trained: ConvNet, tmp_path: Path) -> None:
+    arrays = {names.format(name): array for name, array in trained.state_dict().items()}
+    path = write(tmp_path / "three.pth", "zip", arrays)
+    assert models.load_weights(network(classes=3), path, skip_head=None) == ()
+    left = models.load_weights(network(classes=7), path, skip_head=None)
+    assert left == ("classifier.6.weight", "classifier.6.bias")
 
 
 def test_a_file_without_a_head(trained: ConvNet, tmp_path: Path) -> None:

@@ -189,7 +189,9 @@ def test_the_table_is_the_papers() -> None:
         "1 CNN, b 1 10.0 % 5.5 to 17.4 % 10.0 % 5.5 to 17.4 %",
         "2 CNNs, averaged 1 5.0 % 2.2 to 11.2 % 5.0 % 2.2 to 11.2 %",
     ]
-    assert lines[-1].startswith("the average of 2 networks instead of one (1 crop): helps, +10.0 points")
+    assert lines[-1].startswith(
+        "the average of 2 networks instead of one of them, on average (1 crop): helps, +10.0 points"
+    )
 
 
 @pytest.mark.parametrize(("classes", "says_something"), [(3, False), (5, False), (6, True)])

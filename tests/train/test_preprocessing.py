@@ -22,6 +22,7 @@ from minialex.train.preprocessing import (
     preprocessing_config,
     training_transform,
 )
+from minialex.train.report import mirrored_lines
 from minialex.train.run_folder import LAST
 from minialex.train.setup import prepare
 
@@ -36,6 +37,16 @@ def ramp(width: int, height: int) -> Image.Image:
 
 
 # ------------------------------------------------------------------------------------------------- parts
+
+
+@pytest.mark.parametrize("crops", ["scaled", "fixed", "paper", "whole"])
+def test_mirrored_digits_are_spoken_of(crops: str) -> None:
+    training = training_transform(28, 1, crops=crops).to_config()
+    (note,) = mirrored_lines(["0", "1", "9"], training)
+    assert "mirrored" in note
+    assert "--no-augment" in note
+    assert mirrored_lines(["0", "1", "ten"], training) == []
+    assert mirrored_lines(["0", "1", "9"], training_transform(28, 1, augment=False).to_config()) == []
 
 
 def test_the_papers_sizes() -> None:

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from minialex import nn
 from minialex.errors import UsageError
 from minialex.train import TrainConfig, load_checkpoint, train
 from minialex.train.networks import build_model, check_network
+from minialex.train.optimization import build_optimizer
 from minialex.train.recipes import RECIPES, recipe_lines
 
 Make = Callable[..., TrainConfig]
@@ -57,7 +59,28 @@ def test_values_that_mean_nothing_without_another_are_left_out() -> None:
     assert (adam.lr, adam.momentum, adam.weight_decay, adam.sgd_rule) == (2e-4, 0.0, 0.0, "torch")
     assert TrainConfig(recipe="scratch", crops="fixed").checked().crop_scale == 0.08
     assert TrainConfig(recipe="paper", augment=False).checked().pca_jitter == 0.0
-    assert TrainConfig(recipe="paper", model="lenet5", pca_jitter=0.0).checked().dropout is None
+    grey = TrainConfig(recipe="paper", model="lenet5").checked()
+    assert (grey.dropout, grey.pca_jitter, grey.normalize) == (None, 0.0, "mean-image")
+    # What the user asks for is not dropped, but refused.
+    with pytest.raises(
+        UsageError, match=r"--pca-jitter 0\.2 is for pictures in colour, and lenet5 takes grey"
+    ):
+        check_network(TrainConfig(recipe="paper", model="lenet5", pca_jitter=0.2).checked())
+
+
+@pytest.mark.parametrize("model", ["lenet5", "lenet5-relu", "cifar-4", "flowers"])
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_goes_with_every_kind_of_network(name: str, model: str) -> None:
+    config = TrainConfig(recipe=name, model=model, given=frozenset({"recipe", "model"})).checked()
+    check_network(config)
+    assert config.model == model
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_goes_with_a_single_epoch(name: str) -> None:
+    config = TrainConfig(recipe=name, epochs=1).checked()
+    optimizer, _ = build_optimizer(config, nn.Linear(1, 1))
+    assert optimizer.lr == config.lr
 
 
 @pytest.mark.parametrize(
@@ -75,12 +98,15 @@ def test_names_that_are_none(name: str, message: str) -> None:
 
 def test_what_is_said_of_a_recipe() -> None:
     chosen, others = recipe_lines(TrainConfig(recipe="scratch", lr=1e-3, crops="whole").checked())
-    assert chosen.startswith("recipe scratch: --model flowers --optimizer adam --schedule cosine:1 ")
+    assert chosen.startswith("recipe scratch: --model flowers --optimizer adam --schedule cosine ")
     assert others == (
         "but --lr 0.001 instead of 0.0003, --crops whole instead of scaled, --crop-scale 0.08 instead of 0.25"
     )
-    lines = recipe_lines(TrainConfig(recipe="paper", model="lenet5", pca_jitter=0.0).checked())
-    assert "--dropout as the network has it instead of 0.5" in lines[1]
+    lines = recipe_lines(TrainConfig(recipe="paper", model="lenet5").checked())
+    assert lines[1] == (
+        "but --model lenet5 instead of grouped, --dropout as the network has it instead of 0.5, --pca-jitter "
+        "0.0 instead of 0.1"
+    )
     assert len(recipe_lines(TrainConfig(recipe="paper").checked())) == 1
     assert recipe_lines(TrainConfig().checked()) == []
 

@@ -15,6 +15,7 @@ import pytest
 
 from minialex import models
 from minialex.errors import CheckpointError, UsageError
+from minialex.models import weights as weights_module
 from minialex.tensor import Event, observe
 from minialex.train import Checkpoint, Interrupted, TrainConfig, load_checkpoint, save_checkpoint, train
 from minialex.train import loop as loop_module
@@ -72,9 +73,36 @@ def test_other_classes_take_all_but_the_last_layer(
         expected = fresh if name.startswith("classifier.4.") else theirs
         assert np.array_equal(mine[name], expected[name]), name
     assert (
-        f"weights: from {trained / BEST}, all but classifier.4: it answers for 3 classes there and for 2 "
-        "here, and is learnt anew"
+        f"weights: from {trained / BEST}, all but classifier.4: it is for another number of classes there "
+        "than the 2 here, and is learnt anew"
     ) in reporter.lines
+
+
+@pytest.mark.parametrize("longer", ["{}", "module.{}"])
+def test_other_classes_in_a_file_of_another_program(
+    longer: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """DataParallel puts `module.` before all names, that of the last layer too."""
+    from safetensors.numpy import save_file
+
+    theirs = build_model(TrainConfig(model="lenet5", seed=1), 7, "cpu").state_dict()
+    path = tmp_path / "seven.safetensors"
+    save_file({longer.format(name): array for name, array in theirs.items()}, path)
+    # A file may be a gigabyte: it is read once.
+    read, times = weights_module.read_state_dict, []
+    monkeypatch.setattr(weights_module, "read_state_dict", lambda file: times.append(file) or read(file))
+    said: list[str] = []
+    options = TrainConfig(model="lenet5", weights=str(path))
+    mine = build_model(options, 10, "cpu", said.append).state_dict()
+    fresh = build_model(TrainConfig(model="lenet5"), 10, "cpu").state_dict()
+    for name, array in mine.items():
+        expected = fresh if name.startswith("classifier.5.") else theirs
+        np.testing.assert_array_equal(array, expected[name], err_msg=name)
+    assert times == [path]
+    assert said == [
+        f"weights: from {path}, all but classifier.5: it is for another number of classes there than the 10 "
+        "here, and is learnt anew"
+    ]
 
 
 def test_a_new_last_layer_cannot_be_frozen(

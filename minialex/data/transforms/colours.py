@@ -50,6 +50,7 @@ class PCAJitter(Transform):
             paper's formula moves a colour depends on the unit of colours: 1 for white here, where sigma 0.1
             moves a channel by about one per cent. The first author's later program (cuda-convnet2) takes the
             square roots of the eigenvalues, the standard deviations, and so moves more; give those for that.
+            (It also divides the sum by 1 + sigma, which is not done here.)
     """
 
     eigenvalues: Sequence[float]

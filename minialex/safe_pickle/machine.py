@@ -1,10 +1,4 @@
-"""A pickle read as data: an interpreter that knows the few opcodes of tensors, numbers, texts and containers.
-
-Python's own `pickle` runs whatever a file names. Here a name is looked up in a table that the caller gives,
-and only what stands there is ever called; nothing is imported. A pickle is a program for a machine with a
-stack and a memo, so that a short one can ask for much: opcodes, calls, sizes and nesting have limits, and a
-structure that holds itself is refused.
-"""
+"""The machine that a pickle is a program for: a stack, a memo, and a method for each opcode that is known."""
 
 from __future__ import annotations
 
@@ -12,113 +6,24 @@ import functools
 import inspect
 import pickletools
 import struct
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, NoReturn, TypeAlias
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 from minialex.errors import CheckpointError
+from minialex.safe_pickle.parts import (
+    Buildable,
+    Limits,
+    Names,
+    Persistent,
+    UnsafePickle,
+    kind_of,
+    shown,
+)
 
-__all__ = ["Buildable", "Limits", "UnsafePickle", "ordered_dict", "read_next_pickle", "read_pickle", "shown"]
-
-Names: TypeAlias = Mapping[str, Callable[..., object] | object]
-Persistent: TypeAlias = Callable[[object], object]
-
-
-class UnsafePickle(CheckpointError):
-    """A pickle that wants to import or call something that is not in the reader's table.
-
-    Attributes: name: what it wants, such as "os.system".
-    """
-
-    def __init__(self, name: str, message: str) -> None:
-        self.name = name
-        super().__init__(message)
+__all__ = ["Machine"]
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What a pickle may cost.
-
-    Args: size: bytes, of the pickle and of all arguments of calls together, where an item of a container
-          counts as 64; opcodes: steps of the interpreter; calls: of functions in the table; depth: of lists
-          in lists; name: bytes of a module's or a function's name.
-    """
-
-    size: int = 64 * 2**20
-    opcodes: int = 1_000_000
-    calls: int = 100_000
-    depth: int = 32
-    name: int = 200
-
-
-class Buildable(ABC):
-    """What a function of the table returns if the pickle may give it a state afterwards (opcode BUILD)."""
-
-    @abstractmethod
-    def set_state(self, state: object) -> None:
-        """Take over the state. Raises: CheckpointError for a state that makes no sense."""
-
-
-def read_pickle(
-    data: bytes | memoryview,
-    names: Names,
-    persistent: Persistent | None = None,
-    *,
-    limits: Limits | None = None,
-) -> object:
-    """The object in a pickle of protocols 2 to 5, which must end where the data ends.
-
-    Strings of Python 2 become str, each byte a character (Latin-1), so that bytes can be had back. A dict
-    that is given attributes (PyTorch's state dicts are) loses them.
-
-    Args:    names: "module.name" -> what the pickle gets for it. Functions and classes of Python can be
-             called, with the arguments that the pickle says; they must expect any, and raise CheckpointError.
-             persistent: what makes an object of a persistent id; None refuses these.
-    Raises:  UnsafePickle naming what is not in the table; CheckpointError for all else that is wrong.
-    """
-    value, end = read_next_pickle(data, 0, names, persistent, limits=limits)
-    if end != len(data):
-        raise CheckpointError(f"the pickle ends at byte {end:,}, but {len(data) - end:,} bytes follow it")
-    return value
-
-
-def read_next_pickle(
-    data: bytes | memoryview,
-    start: int,
-    names: Names,
-    persistent: Persistent | None = None,
-    *,
-    limits: Limits | None = None,
-) -> tuple[object, int]:
-    """The object in the pickle that begins at byte `start`, and where it ends; see `read_pickle`."""
-    machine = _Machine(memoryview(data), start, names, persistent, limits or Limits())
-    value = machine.run()
-    _check_nesting(value, machine.limits.depth)
-    return value, machine.position
-
-
-def ordered_dict(pairs: object = ()) -> dict[str, object]:
-    """What stands for collections.OrderedDict: a dict, which keeps its order, too.
-
-    Python 2 pickles the items as an argument, a list of pairs; Python 3 adds them afterwards.
-    """
-    result: dict[str, object] = {}
-    if not isinstance(pairs, list | tuple):
-        raise CheckpointError(f"an OrderedDict is made of pairs, not of {_kind(pairs)}")
-    for pair in pairs:
-        if not isinstance(pair, list | tuple) or len(pair) != 2 or not isinstance(pair[0], str):
-            raise CheckpointError("an OrderedDict is made of pairs of a name and a value")
-        result[pair[0]] = pair[1]
-    return result
-
-
-def shown(text: str) -> str:
-    """A text from a file, for a message: in ASCII, so that it cannot steer a terminal, and not too long."""
-    return ascii(text)[1:-1][:200]
-
-
-class _Machine:
+class Machine:
     """The stack, the memo, and a method for each opcode."""
 
     def __init__(
@@ -220,10 +125,10 @@ class _Machine:
         del self.stack[mark:]
         return items
 
-    def pop_kind(self, kind: type[Any], what: str) -> Any:
+    def popkind_of(self, kind: type[Any], what: str) -> Any:
         value = self.pop()
         if type(value) is not kind:
-            self.fail(f"has {_kind(value)} where {what} belongs")
+            self.fail(f"has {kind_of(value)} where {what} belongs")
         return value
 
     # ----------------------------------------------------------------------------------- opcodes
@@ -256,7 +161,7 @@ class _Machine:
 
     def extend(self, target: object, values: list[Any]) -> None:
         if type(target) is not list:
-            self.fail(f"appends to {_kind(target)}, not to a list")
+            self.fail(f"appends to {kind_of(target)}, not to a list")
         target.extend(values)
 
     def do_setitem(self) -> None:
@@ -269,11 +174,11 @@ class _Machine:
     def set_items(self, flat: list[Any]) -> None:
         target = self.peek()
         if type(target) is not dict or len(flat) % 2:
-            self.fail(f"sets {len(flat)} keys and values of {_kind(target)}, not of a dict")
+            self.fail(f"sets {len(flat)} keys and values of {kind_of(target)}, not of a dict")
         for key, value in zip(flat[::2], flat[1::2], strict=True):
             # Others can be made so that all have one hash, which makes a dict crawl, or have none.
             if type(key) not in (str, bytes) and not (isinstance(key, int) and -(2**63) <= key < 2**63):
-                self.fail(f"has {_kind(key)} as a key; keys are texts and whole numbers")
+                self.fail(f"has {kind_of(key)} as a key; keys are texts and whole numbers")
             target[key] = value
 
     def do_memoize(self) -> None:
@@ -291,7 +196,7 @@ class _Machine:
         self.push_name(self.line(), self.line())
 
     def do_stack_global(self) -> None:
-        name, module = self.pop_kind(str, "a name"), self.pop_kind(str, "a module's name")
+        name, module = self.popkind_of(str, "a name"), self.popkind_of(str, "a module's name")
         if len(module) + len(name) > self.limits.name:
             self.fail(f"has a name of more than {self.limits.name} characters")
         self.push_name(module, name)
@@ -304,10 +209,10 @@ class _Machine:
 
     def do_call(self) -> None:
         """REDUCE, and NEWOBJ, which makes an object of a class: both call a function with arguments."""
-        arguments = self.pop_kind(tuple, "a tuple of arguments")
+        arguments = self.popkind_of(tuple, "a tuple of arguments")
         function = self.pop()
         if id(function) not in self.callables:
-            self.fail(f"calls {_kind(function)}")
+            self.fail(f"calls {kind_of(function)}")
         self.charge(arguments)
         try:
             _signature(function).bind(*arguments)
@@ -336,7 +241,7 @@ class _Machine:
             self.charge(state if isinstance(state, tuple) else (state,))
             target.set_state(state)
         elif type(target) is not dict:
-            self.fail(f"gives a state to {_kind(target)}")
+            self.fail(f"gives a state to {kind_of(target)}")
 
     def do_persistent(self) -> None:
         if self.persistent is None:
@@ -346,22 +251,22 @@ class _Machine:
 
 _STOP = ord(".")
 
-_HANDLERS: dict[int, Callable[[_Machine], object]] = {
+_HANDLERS: dict[int, Callable[[Machine], object]] = {
     ord(code) if isinstance(code, str) else code: handler
     for code, handler in (
-        (0x80, _Machine.do_proto),
-        (0x95, _Machine.do_frame),
-        ("(", _Machine.do_mark),
-        ("0", _Machine.pop),
-        ("1", _Machine.pop_mark),
+        (0x80, Machine.do_proto),
+        (0x95, Machine.do_frame),
+        ("(", Machine.do_mark),
+        ("0", Machine.pop),
+        ("1", Machine.pop_mark),
         ("N", lambda m: m.push(None)),
         (0x88, lambda m: m.push(True)),
         (0x89, lambda m: m.push(False)),
         ("K", lambda m: m.push(m.number("<B"))),
         ("M", lambda m: m.push(m.number("<H"))),
         ("J", lambda m: m.push(m.number("<i"))),
-        (0x8A, _Machine.do_long),
-        ("G", _Machine.do_float),
+        (0x8A, Machine.do_long),
+        ("G", Machine.do_float),
         ("U", lambda m: m.push(str(m.take(m.number("<B")), "latin-1"))),
         ("T", lambda m: m.push(str(m.take(m.number("<I")), "latin-1"))),
         ("C", lambda m: m.push(bytes(m.take(m.number("<B"))))),
@@ -376,22 +281,22 @@ _HANDLERS: dict[int, Callable[[_Machine], object]] = {
         (0x87, lambda m: m.push((m.pop(), m.pop(), m.pop())[::-1])),
         ("t", lambda m: m.push(tuple(m.pop_mark()))),
         ("]", lambda m: m.push([])),
-        ("a", _Machine.do_append),
-        ("e", _Machine.do_appends),
+        ("a", Machine.do_append),
+        ("e", Machine.do_appends),
         ("}", lambda m: m.push({})),
-        ("s", _Machine.do_setitem),
-        ("u", _Machine.do_setitems),
+        ("s", Machine.do_setitem),
+        ("u", Machine.do_setitems),
         ("q", lambda m: m.put(m.number("<B"))),
         ("r", lambda m: m.put(m.number("<I"))),
-        (0x94, _Machine.do_memoize),
+        (0x94, Machine.do_memoize),
         ("h", lambda m: m.get(m.number("<B"))),
         ("j", lambda m: m.get(m.number("<I"))),
-        ("c", _Machine.do_global),
-        (0x93, _Machine.do_stack_global),
-        ("R", _Machine.do_call),
-        (0x81, _Machine.do_call),
-        ("b", _Machine.do_build),
-        ("Q", _Machine.do_persistent),
+        ("c", Machine.do_global),
+        (0x93, Machine.do_stack_global),
+        ("R", Machine.do_call),
+        (0x81, Machine.do_call),
+        ("b", Machine.do_build),
+        ("Q", Machine.do_persistent),
     )
 }
 
@@ -399,43 +304,3 @@ _HANDLERS: dict[int, Callable[[_Machine], object]] = {
 @functools.cache
 def _signature(function: Callable[..., object]) -> inspect.Signature:
     return inspect.signature(function)
-
-
-def _kind(value: object) -> str:
-    """What a value is, for messages, which never print one: it may be huge, or hold itself."""
-    return f"an object of type {type(value).__name__}"
-
-
-def _children(value: object) -> Iterator[object]:
-    if isinstance(value, dict):
-        return iter(list(value.values()))
-    return iter(value) if isinstance(value, list | tuple) else iter(())
-
-
-def _check_nesting(root: object, limit: int) -> None:
-    """Raises: CheckpointError if containers hold themselves, or stand in each other more than `limit` deep.
-
-    A loop, not a recursion. What was seen whole is not looked at again, so that a structure of shared parts,
-    which has exponentially many paths, takes no longer than its parts are many.
-    """
-    done: dict[int, int] = {}  # Container -> how deep it goes down.
-    under_way: set[int] = set()
-    path: list[tuple[object, Iterator[object], list[int]]] = [(root, _children(root), [0])]
-    while path:
-        value, children, depths = path[-1]
-        under_way.add(id(value))
-        child = next((c for c in children if isinstance(c, dict | list | tuple)), None)
-        if child is None:
-            path.pop()
-            under_way.discard(id(value))
-            done[id(value)] = depth = 1 + max(depths)
-            if path:
-                path[-1][2].append(depth)
-            if depth > limit:
-                raise CheckpointError(f"the pickle nests its containers more than {limit} deep")
-        elif id(child) in under_way:
-            raise CheckpointError("the pickle has a container that holds itself")
-        elif id(child) in done:
-            depths.append(done[id(child)])
-        else:
-            path.append((child, _children(child), [0]))
