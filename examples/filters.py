@@ -279,7 +279,7 @@ def main(
     if maps < 1:
         raise UsageError(f"--maps must be at least 1, got {maps}")
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
+        folder_for(out, out)  # Better refused now than when the work is done.
     if model is None:
         subject, folder = trained(checkpoint, picture, data, seed, device)
     elif checkpoint is None:

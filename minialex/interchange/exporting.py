@@ -21,6 +21,12 @@ from minialex.train.safetensors_file import read_metadata
 
 __all__ = ["Network", "export_network", "network_of"]
 
+# For whoever feeds the exported network: what the JSON of the transforms leaves unsaid.
+INPUT_IN_WORDS = (
+    "float32, NCHW; channels red, green, blue, or one of grey; Resize is bilinear and averages where it "
+    "shrinks; Normalize is (byte / 255 - mean) / std"
+)
+
 
 @dataclass(frozen=True)
 class Network:
@@ -77,6 +83,7 @@ def _from_checkpoint(path: Path) -> Network:
         "model": checkpoint.model_name,
         "classes": json.dumps(checkpoint.classes, ensure_ascii=False),
         "preprocessing": json.dumps(checkpoint.preprocessing["evaluation"], ensure_ascii=False),
+        "input": INPUT_IN_WORDS,
     }
     return Network(model_of(checkpoint, path), checkpoint.model_name, metadata)
 

@@ -187,7 +187,6 @@ def _features(variant: Variant, image_size: int) -> nn.Sequential:
     first_padding = variant.padding
     if variant.image_size == 227 and image_size == 224:
         first_padding = PADDING_FOR_224
-    sixth = [nn.Conv2d(c5, c5, kernel_size=3, padding=1), activation_layer(variant.activation)]
     return nn.Sequential(
         nn.Conv2d(3, c1, kernel_size=11, stride=4, padding=first_padding),
         activation_layer(variant.activation),
@@ -204,12 +203,19 @@ def _features(variant: Variant, image_size: int) -> nn.Sequential:
         nn.Conv2d(c4, c5, kernel_size=3, padding=1, groups=groups),
         activation_layer(variant.activation),
         max_pool(variant.pooling),
-        *(sixth if variant.sixth else []),
+        *_sixth_convolution(variant),
     )
 
 
 def _normalisation(variant: Variant) -> list[nn.Module]:
     return [nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=2.0, dialect="paper")] if variant.lrn else []
+
+
+def _sixth_convolution(variant: Variant) -> list[nn.Module]:
+    if not variant.sixth:
+        return []
+    filters = variant.channels[-1]
+    return [nn.Conv2d(filters, filters, kernel_size=3, padding=1), activation_layer(variant.activation)]
 
 
 def alexnet(

@@ -79,7 +79,10 @@ def _read(file: IO[bytes], path: Path) -> dict[str, npt.NDArray[Any]]:
         if is_tar(head):
             return read_pytorch_tar(file, size)
     except UnsafePickle as error:
-        hint = "a file of weights holds tensors alone: save model.state_dict() with torch.save"
+        hint = (
+            "a file of weights needs tensors alone: unless you trust whoever made it, delete it; else save "
+            "model.state_dict() with torch.save"
+        )
         raise UnsafePickle(error.name, f"{path}: {error}; {hint}") from None
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
