@@ -56,7 +56,9 @@ def test_without_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", gzip.compress(b"1,2,3\n"), gzip.compress(b"x\n"), gzip.compress(b"17," * 64 + b"1\n")]
+    "content",
+    [b"", gzip.compress(b"1,2,3\n"), gzip.compress(b"x\n"), gzip.compress(b"17," * 64 + b"1\n")],
+    ids=["empty", "short", "no numbers", "too large"],  # gzip writes the time down: bytes would be new names.
 )
 def test_a_damaged_file_is_named(content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "digits.csv.gz"
