@@ -178,6 +178,8 @@ def quiet_reporter(name: str) -> Reporter:
     base = TerminalReporter if sys.stdout.isatty() else SilentReporter
 
     class QuietReporter(base):  # type: ignore[misc,valid-type]
+        """One run's part of what is said about many."""
+
         def say(self, text: str = "") -> None:
             """Nothing."""
 
