@@ -6,21 +6,12 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
-
-from minialex.rng import Stream
 
 sys.path.insert(0, str(Path(__file__).parent))  # a worker must be able to import loader_datasets
+from noise_pictures import noise
 
 MakeFolder = Callable[..., Path]
-
-
-def noise(number: int, size: tuple[int, int] = (24, 16)) -> Image.Image:
-    """A picture (width, height) of its own for every number."""
-    pixels = Stream(0, "test", item=number).integers(0, 256, (size[1], size[0], 3)).astype(np.uint8)
-    return Image.fromarray(pixels)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import noise
+from noise_pictures import noise
 
 from minialex.data import Loader, MemoryCache, Normalize, Resize, archives, divide, open_dataset
 from minialex.data.archives import ZipPictures

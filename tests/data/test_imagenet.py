@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import noise
+from noise_pictures import noise
 
 from minialex.data import divide, open_dataset
 from minialex.data.imagenet import ImageNet, find_imagenet

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import noise
+from noise_pictures import noise
 
 from minialex.data import divide, open_dataset
 from minialex.data.folder import ImageFolder

@@ -18,6 +18,9 @@ from minialex.rng import Stream
 from minialex.train import Reporter, TrainConfig, TrainResult, load_checkpoint, save_checkpoint, train
 from minialex.train.run_folder import BEST
 
+# For what several files of tests import.
+sys.path.insert(0, str(Path(__file__).parent))
+
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "kill_and_resume.py"
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stopping import StopAfter
 
 from minialex.errors import CheckpointError, DataError, UsageError
 from minialex.train import Interrupted, TrainConfig, load_checkpoint, train
@@ -21,24 +22,6 @@ from minialex.train.report import nothing_left
 from minialex.train.run_folder import LAST
 
 Make = Callable[..., TrainConfig]
-
-
-class StopAfter:
-    """Stands for StopRequest: asks to stop after so many looks at it, as a signal at that moment would."""
-
-    def __init__(self, looks: int) -> None:
-        self.looks = looks
-
-    def __enter__(self) -> StopAfter:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        pass
-
-    @property
-    def signal_number(self) -> int:
-        self.looks -= 1
-        return signal.SIGTERM if self.looks < 0 else 0
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from stopping import StopAfter
 
 from minialex import models
 from minialex.errors import CheckpointError, UsageError
@@ -256,24 +257,6 @@ def test_stopped_and_resumed_with_everything(
     assert harness.fingerprint(tmp_path / "run") == harness.fingerprint(tmp_path / "unbroken")
     arrays = [load_checkpoint(tmp_path / run / BEST).preprocessing_arrays for run in ("run", "unbroken")]
     assert arrays[0]["mean_image"].tobytes() == arrays[1]["mean_image"].tobytes()
-
-
-class StopAfter:
-    """Asks to stop after so many looks at it, as a signal at that moment would."""
-
-    def __init__(self, looks: int) -> None:
-        self.looks = looks
-
-    def __enter__(self) -> StopAfter:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        pass
-
-    @property
-    def signal_number(self) -> int:
-        self.looks -= 1
-        return 15 if self.looks < 0 else 0
 
 
 def test_a_checkpoint_from_before_these_options(config: Make, reporter: Any, tmp_path: Path) -> None:
